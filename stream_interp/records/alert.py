@@ -1,0 +1,113 @@
+"""`interp.alerts` (append-only transitions) and `interp.alert-state` (the last word on each incident)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+from msgspec import Struct, field
+
+from stream_interp.records.envelope import CLOUDEVENT_JSON, Envelope, json_record, rfc3339
+from stream_interp.records.lane import Lane, digest
+
+CE_TYPE = "interp.alert.transition.v1"
+STATE_TYPE = "interp.alert_state.v1"
+
+Severity = Literal["info", "warning", "critical"]
+Transition = Literal["opened", "escalated", "resolved", "blind", "seeing", "integrity_error", "integrity_restored"]
+Group = Literal["t0", "features", "health"]
+
+
+class FeatureDrift(Struct, frozen=True, kw_only=True):
+    """One feature's part in an incident. Rates are shares of requests in which the feature fired."""
+
+    feature: int
+    direction: Literal["up", "down", "new"]
+    log_e: float  # natural log of the e-SR statistic, in weeks
+    log_threshold: float
+    rate_baseline: float
+    rate_now: float
+    detected_request: int  # requests of the lane since it was armed
+
+
+class ScoreDrift(Struct, frozen=True, kw_only=True):
+    """One request-level score's part in an incident."""
+
+    score: str
+    direction: Literal["up", "down"]
+    group: Group
+    log_e: float
+    log_threshold: float
+    baseline_median: float
+    now_median: float
+    detected_request: int
+
+
+class Position(Struct, frozen=True, kw_only=True, order=True):
+    """A place in the windows log: what decisions are a function of."""
+
+    partition: int
+    offset: int
+
+
+class Alert(Struct, frozen=True, kw_only=True):
+    """One transition of an incident, or of a lane that went blind."""
+
+    schema_version: Literal[1] = 1
+    event_id: str
+    lane: Lane
+    incident_id: str
+    transition: Transition
+    severity: Severity
+    status: str
+    cause_hint: str
+    groups: list[Group] = field(default_factory=list)
+    features_drifted: int = 0  # all of them; `features` lists the strongest
+    features: list[FeatureDrift] = field(default_factory=list)
+    scores: list[ScoreDrift] = field(default_factory=list)
+    opened_request: int = 0  # requests of the lane since it was armed
+    request: int = 0  # the same, at this transition
+    change_estimate_request: int = 0  # where the statistics began to rise
+    at_ms: int  # the window's closed_at
+    position: Position
+    window_id: str = ""
+    baseline_version: int = 0
+    explanations_reliable: bool = True  # false while SAE health is drifted: do not trust feature names then
+
+
+def event_id(lane: Lane, incident_number: int, transition: str, position: Position) -> str:
+    """Deterministic, so that a replay gives the same id and readers can drop repeats."""
+    return digest(lane.lane_id, incident_number, transition, position.partition, position.offset)[:32]
+
+
+def encode_alert(alert: Alert) -> Envelope:
+    """CloudEvents structured mode, keyed by lane."""
+    event = {
+        "specversion": "1.0",
+        "id": alert.event_id,
+        "source": f"/{alert.lane.tenant}/{alert.lane.model_id}",
+        "type": CE_TYPE,
+        "subject": alert.incident_id,
+        "time": rfc3339(alert.at_ms),
+        "datacontenttype": "application/json",
+        "data": alert,
+    }
+    headers = [("content-type", CLOUDEVENT_JSON.encode())]
+    return Envelope(alert.lane.lane_id.encode(), headers, msgspec.json.encode(event))
+
+
+class _Event(Struct):
+    type: str
+    data: Alert
+
+
+def decode_alert(value: bytes | None) -> Alert:
+    """The alert in a structured CloudEvent. Raises IntegrityError."""
+    from stream_interp.records.envelope import read_json
+
+    return read_json(value, _Event).data
+
+
+def encode_alert_state(alert: Alert) -> Envelope:
+    """The incident's last transition, keyed by incident, for a compacted topic."""
+    return json_record(alert.incident_id, STATE_TYPE, alert)

@@ -1,0 +1,173 @@
+"""`interp.control`: projectors, baselines and (later) revisions, acks, silences; compacted, chunked, manifest last.
+
+Key `kind/lane_id/version/k`, the manifest under `kind/lane_id/version/manifest`. A reader uses a version only once
+its manifest and all its parts are there and the hash is right.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from stream_interp.records.arrays import Arrays, pack, unpack
+from stream_interp.records.chunks import sha256, split
+from stream_interp.records.envelope import JSON, SAFETENSORS, Envelope, binary
+from stream_interp.records.lane import Lane
+import msgspec
+
+PART_TYPE = "interp.control.part.v1"
+MANIFEST_TYPE = "interp.control.manifest.v1"
+PART_BYTES = 900_000
+
+Kind = Literal["projector", "baseline"]
+
+
+class Manifest(Struct, frozen=True, kw_only=True):
+    """Written last: what the parts of one version must add up to."""
+
+    schema_version: Literal[1] = 1
+    kind: Kind
+    lane: Lane
+    version: int  # Unix epoch ms of its making; larger is newer
+    parts: int
+    bytes: int
+    sha256: str
+    author: str = ""
+    reason: str = ""
+
+    @property
+    def key(self) -> str:
+        """`kind/lane_id/version`, the common part of the record keys."""
+        return f"{self.kind}/{self.lane.lane_id}/{self.version}"
+
+
+class ProjectorHeader(Struct, frozen=True, kw_only=True):
+    """What ENCODE needs to shape calibrated windows.
+
+    Arrays: `mean` [r] float32, `whitening` [kept, r] float32, `cap` [d_sae] float32 (activation units).
+    """
+
+    schema_version: Literal[1] = 1
+    lane: Lane
+    version: int
+    unit_tokens: int
+    d_in: int
+    d_sae: int
+    fit_requests: int
+    fit_tokens: int
+    shrinkage: float  # towards the mean eigenvalue; 0 where there were enough tokens
+    kept_directions: int
+
+
+class BaselineHeader(Struct, frozen=True, kw_only=True):
+    """What DETECT tests against, frozen.
+
+    Arrays: `requests_fired` [d_sae] int64 and `feature_max`; `calibration_scores` [n, len(SCORES)] float32 in log
+    order; `x_sum` [d_in] float64.
+    """
+
+    schema_version: Literal[1] = 1
+    lane: Lane
+    version: int
+    projector_version: int
+    requests: int  # calibration requests, the n of every interval
+    fit_requests: int
+    tokens: int
+    too_short: int
+    provisional: bool  # fewer requests than the default asks for
+    explained_variance: float | None
+    l0: float | None
+    norm: float
+    massive_share: float
+
+
+class Marker(Struct, frozen=True, kw_only=True):
+    """A control record, or a change of `blind`, as it takes effect at one position of a windows partition."""
+
+    schema_version: Literal[1] = 1
+    kind: Literal["baseline", "blind"]
+    lane: Lane
+    version: int = 0
+    sha256: str = ""
+    at_ms: int = 0
+    after_position: int = -1  # `blind` holds only if no later window of the lane was ticked
+
+
+MARKER_TYPE = "interp.marker.v1"
+
+
+class Versioned(Struct, frozen=True):
+    """A whole control record: its manifest and the bytes behind it."""
+
+    manifest: Manifest
+    body: bytes
+
+
+def make_control(
+    kind: Kind, header: ProjectorHeader | BaselineHeader, arrays: Arrays, author: str, reason: str
+) -> Versioned:
+    """A new version of a projector or baseline."""
+    body = pack(header, arrays)
+    manifest = Manifest(
+        kind=kind, lane=header.lane, version=header.version, parts=len(split(body, PART_BYTES)),
+        bytes=len(body), sha256=sha256(body), author=author, reason=reason,
+    )  # fmt: skip
+    return Versioned(manifest, body)
+
+
+def encode_control(record: Versioned) -> list[Envelope]:
+    """Parts in order, manifest last."""
+    m = record.manifest
+    parts = [
+        binary(f"{m.key}/{k}", PART_TYPE, SAFETENSORS, part, source="/control")
+        for k, part in enumerate(split(record.body, PART_BYTES))
+    ]
+    return [*parts, binary(f"{m.key}/manifest", MANIFEST_TYPE, JSON, msgspec.json.encode(m), source="/control")]
+
+
+def read_projector(record: Versioned) -> tuple[ProjectorHeader, Arrays]:
+    """Header and arrays of a projector. Raises IntegrityError."""
+    return unpack(record.body, ProjectorHeader)
+
+
+def read_baseline(record: Versioned) -> tuple[BaselineHeader, Arrays]:
+    """Header and arrays of a baseline. Raises IntegrityError."""
+    return unpack(record.body, BaselineHeader)
+
+
+class ControlReader:
+    """Assembles control records from the topic, in any order, and hands out versions that became whole.
+
+    A newer manifest of the same key replaces an older one (compaction keeps the last). Parts of versions whose
+    manifest never comes are kept: they are bounded by what the topic holds.
+    """
+
+    def __init__(self) -> None:
+        self._parts: dict[str, dict[int, bytes]] = {}
+        self._manifests: dict[str, Manifest] = {}
+
+    def add(self, key: str, value: bytes | None) -> Versioned | None:
+        """Takes one record; the whole version, if this record completed it.
+
+        Raises:
+            IntegrityError: parts and manifest do not belong together.
+        """
+        base, _, last = key.rpartition("/")
+        if value is None:
+            return None
+        if last == "manifest":
+            self._manifests[base] = msgspec.json.decode(value, type=Manifest)
+        elif last.isdigit():
+            self._parts.setdefault(base, {})[int(last)] = value
+        return self._whole(base)
+
+    def _whole(self, base: str) -> Versioned | None:
+        manifest, parts = self._manifests.get(base), self._parts.get(base, {})
+        if manifest is None or any(k not in parts for k in range(manifest.parts)):
+            return None
+        body = b"".join(parts[k] for k in range(manifest.parts))
+        if sha256(body) != manifest.sha256:
+            return None  # parts of an older write under the same key: the right ones follow
+        del self._parts[base], self._manifests[base]
+        return Versioned(manifest, body)

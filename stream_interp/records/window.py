@@ -1,0 +1,112 @@
+"""`interp.windows`: the sufficient statistics of a closed group of requests of one lane, from one cut (design §4).
+
+Mergeable sums and a few scores a request; nothing from which text could be rebuilt. A window larger than one
+record is chunked in one transaction; its position is that of its last chunk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from msgspec import Struct, field
+
+from stream_interp.records.arrays import Arrays, pack, unpack
+from stream_interp.records.chunks import split
+from stream_interp.records.envelope import SAFETENSORS, Envelope, binary
+from stream_interp.records.lane import Lane
+
+CE_TYPE = "interp.window.v1"
+CHUNK_BYTES = 900_000  # below every default of max.message.bytes
+
+FIT, CALIBRATED = 0, 1  # projector_version 0 is a fit window; ≥ 1 names the projector that shaped the window
+
+SCORES = ("mean_sq_norm", "mahalanobis_sq", "error_share", "l0", "massive_share")
+
+# name → (dtype, unit). Feature arrays [m] list only the features that fired; `feature_ids` says which.
+ARRAYS = {
+    "feature_ids": ("int32", "feature index, ascending"),
+    "requests_fired": ("int32", "requests with the feature above threshold in their first unit_tokens counted tokens"),
+    "tokens_fired": ("int64", "counted tokens above threshold"),
+    "act_sum": ("float64", "activation units, counted tokens that are not massive"),
+    "act_sq_sum": ("float64", "activation units squared, as act_sum"),
+    "mag_sum": ("float64", "Σ over requests of min(request maximum / cap_f, 1); 0 in fit windows"),
+    "request_max": ("float32", "largest request maximum, activation units; what cap_f comes from"),
+    "request_scores": ("float32", "[requests, len(SCORES)], requests in log order, NaN where not available"),
+    "x_sum": ("float64", "[d_in], Σ x over error tokens"),
+    "length_histogram": ("int64", "requests by counted tokens, bins of `length_bin`"),
+    "fit_sum": ("float64", "[r], fit windows: Σ of the moment coordinates over counted tokens that are not massive"),
+    "fit_scatter": ("float32", "[r·(r+1)/2], fit windows: upper triangle of the scatter about the window's own mean"),
+}
+
+
+class CutRef(Struct, frozen=True, kw_only=True):
+    """The closed range `[a, b)` of one input partition that a window lies in."""
+
+    topic: str
+    partition: int
+    a: int
+    b: int
+
+
+class LaneSums(Struct, frozen=True, kw_only=True):
+    """Per-lane sums in float64, over the declared sub-sample of counted tokens that are not massive."""
+
+    error_tokens: int = 0  # tokens in the sums below
+    x_sq_sum: float = 0.0  # Σ ‖x‖² (‖y‖² for transcoders)
+    err_sq_sum: float = 0.0  # Σ ‖x − x̂‖²
+    x_dot_xhat: float = 0.0
+    xhat_sq_sum: float = 0.0
+    l0_sum: float = 0.0  # Σ over counted tokens of features above threshold
+    massive_tokens: int = 0
+    norm_sum: float = 0.0  # Σ ‖x‖ over counted tokens that are not massive
+    fit_tokens: int = 0  # tokens behind fit_sum and fit_scatter
+
+
+class WindowHeader(Struct, frozen=True, kw_only=True):
+    """What a window is about. `requests` are counted; `not_counted` has the lane's other records by reason."""
+
+    schema_version: Literal[1] = 1
+    lane: Lane
+    cut: CutRef
+    requests: int
+    tokens: int
+    not_counted: dict[str, int] = field(default_factory=dict)
+    closed_at_ms: int
+    acts_dtype: str
+    projector_version: int
+    unit_tokens: int  # 0 in fit windows
+    tier: Literal["T0", "T2"]
+    sampling_rate: float = 1.0
+    d_in: int
+    d_sae: int  # 0 where only T0 runs
+    sums: LaneSums
+
+    @property
+    def window_id(self) -> str:
+        """Lane and cut: every window lies in exactly one cut."""
+        c = self.cut
+        return f"{self.lane.lane_id}@{c.topic}/{c.partition}[{c.a},{c.b})"
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window as `step` takes it."""
+
+    header: WindowHeader
+    arrays: Arrays
+
+
+def encode_window(window: Window, chunk_bytes: int = CHUNK_BYTES) -> list[Envelope]:
+    """The records of a window, in the order to produce them."""
+    parts = split(pack(window.header, window.arrays), chunk_bytes)
+    key, window_id = window.header.lane.lane_id, window.header.window_id
+    return [
+        binary(key, CE_TYPE, SAFETENSORS, part, id=f"{window_id}#{k}", source="/encode", window=window_id, chunk=k, chunks=len(parts))
+        for k, part in enumerate(parts)
+    ]
+
+
+def decode_window(data: bytes) -> Window:
+    """A window from its joined parts. Raises IntegrityError."""
+    return Window(*unpack(data, WindowHeader))

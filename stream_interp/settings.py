@@ -1,0 +1,125 @@
+"""Every setting with its type, unit and default. Pure: where values come from is `cli/configuration.py`.
+
+Units are in the names. A dotted name such as `drift.tolerance` is the field `tolerance` of `Settings.drift`;
+in the environment it is `STREAM_INTERP_DRIFT__TOLERANCE`, in the TOML file `[drift] tolerance = …`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+Positive = Annotated[float, Meta(gt=0)]
+NonNegative = Annotated[float, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=1)]
+
+
+class KafkaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How to reach Kafka. `librdkafka` passes any client setting through, for example `security.protocol`."""
+
+    bootstrap: str = "127.0.0.1:19092"
+    group_prefix: str = "interp"
+    instance: str = "0"  # part of the transactional id: stable per process, different between processes
+    password_file: str = ""  # its content becomes `sasl.password`
+    librdkafka: dict[str, str] = field(default_factory=dict)
+
+
+class RedisSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How to reach Redis. An empty `url` runs without the look-up view."""
+
+    url: str = "redis://127.0.0.1:16379/0"
+    password_file: str = ""
+
+
+class WindowSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When an input partition is cut (design §2). Ages are monotonic seconds; `max_age_s` 0 = off."""
+
+    requests: Count = 32
+    min_age_s: NonNegative = 0.5
+    max_age_s: NonNegative = 5.0
+
+
+class RequestSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Limits of one request; beyond them it is dropped and counted `incomplete`."""
+
+    max_age_s: Positive = 60.0
+    max_bytes: Count = 64 * 1024 * 1024
+
+
+class DlqSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The worker stops when more than `max_rate` of ≥ 1,000 records within 60 s were dead letters; 0 = never."""
+
+    max_rate: Annotated[float, Meta(ge=0, le=1)] = 0.9
+    payload: Literal["redacted", "kept"] = "redacted"
+
+
+class DriftSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The promise (design §4): at most `false_alarms_per_week` in expectation, all tests of a lane together."""
+
+    false_alarms_per_week: Positive = 1.0
+    clock: Literal["closed_at", "requests"] = "closed_at"
+    requests_per_week: Positive = 100_000.0  # converts requests to weeks where clock = requests
+    tolerance: Annotated[float, Meta(ge=1)] = 1.2  # rate ratios within it are not drift
+    sla_requests: Count = 2_000  # coverage: what can be seen within so many requests
+
+
+class BaselineSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much a lane learns before it is armed: one fifth for *fit*, the rest for *calibrate*."""
+
+    requests: Annotated[int, Meta(ge=50)] = 10_000
+
+
+class StatusSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How often a lane's status is republished, and when silence is called `blind`."""
+
+    interval_s: Positive = 5.0
+    blind_after_s: Positive = 60.0
+
+
+class CheckpointSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How often DETECT writes the state of its lanes."""
+
+    interval_s: Positive = 30.0
+
+
+class SaeSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where SAEs run and how much memory one may take."""
+
+    device: str = "auto"
+    max_memory_bytes: Count = 8 * 1024**3
+
+
+class SiteSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One `[[sites]]` entry: the sites whose names match these globs are encoded with `sae` (empty: T0 only)."""
+
+    tenant: str = "*"
+    model_id: str = "*"
+    model_revision: str = "*"
+    hook_name: str = "*"
+    sae: str = ""
+    massive: str = "share"  # share | norm:LIMIT | off
+    idle_ok: bool = False  # silence of this site is not `blind`
+
+
+class SitesSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to do with a site that no entry names."""
+
+    unknown: Literal["t0", "reject"] = "t0"
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All settings of all processes."""
+
+    kafka: KafkaSettings = KafkaSettings()
+    redis: RedisSettings = RedisSettings()
+    window: WindowSettings = WindowSettings()
+    request: RequestSettings = RequestSettings()
+    dlq: DlqSettings = DlqSettings()
+    drift: DriftSettings = DriftSettings()
+    baseline: BaselineSettings = BaselineSettings()
+    status: StatusSettings = StatusSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    sae: SaeSettings = SaeSettings()
+    unlisted: SitesSettings = SitesSettings()
+    sites: list[SiteSettings] = field(default_factory=list)
