@@ -19,6 +19,7 @@ class KafkaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """How to reach Kafka. `librdkafka` passes any client setting through, for example `security.protocol`."""
 
     bootstrap: str = "127.0.0.1:19092"
+    topic_prefix: str = ""  # put before every topic name, for several installations on one cluster
     group_prefix: str = "interp"
     instance: str = "0"  # part of the transactional id: stable per process, different between processes
     password_file: str = ""  # its content becomes `sasl.password`
