@@ -103,12 +103,6 @@ class SiteSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     idle_ok: bool = False  # silence of this site is not `blind`
 
 
-class SitesSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to do with a site that no entry names."""
-
-    unknown: Literal["t0", "reject"] = "t0"
-
-
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All settings of all processes."""
 
@@ -122,5 +116,5 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     status: StatusSettings = StatusSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
     sae: SaeSettings = SaeSettings()
-    unlisted: SitesSettings = SitesSettings()
     sites: list[SiteSettings] = field(default_factory=list)
+    unknown_sites: Literal["t0", "reject"] = "t0"  # a site that no entry names

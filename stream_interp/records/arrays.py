@@ -28,7 +28,9 @@ def pack(header: msgspec.Struct, arrays: Arrays) -> bytes:
     return write_tensors(arrays, {"header": msgspec.json.encode(header).decode()})
 
 
-def write_tensors(arrays: Arrays, metadata: dict[str, str] | None = None, bfloat16: frozenset[str] = frozenset()) -> bytes:
+def write_tensors(
+    arrays: Arrays, metadata: dict[str, str] | None = None, bfloat16: frozenset[str] = frozenset()
+) -> bytes:
     """A safetensors buffer. The uint16 arrays named in `bfloat16` are bfloat16 bits, a type that numpy lacks."""
     kept = {name: np.ascontiguousarray(array) for name, array in arrays.items()}  # alive while Rust reads them
     specs = {

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Literal
 
+import msgspec
 from msgspec import Struct
 
 from stream_interp.records.arrays import Arrays, pack, unpack
 from stream_interp.records.chunks import sha256, split
 from stream_interp.records.envelope import JSON, SAFETENSORS, Envelope, binary
 from stream_interp.records.lane import Lane
-import msgspec
 
 PART_TYPE = "interp.control.part.v1"
 MANIFEST_TYPE = "interp.control.manifest.v1"

@@ -6,10 +6,10 @@ import base64
 from collections.abc import Iterable
 from typing import Literal
 
+import msgspec
 from msgspec import Struct
 
 from stream_interp.records.envelope import JSON, Envelope, binary
-import msgspec
 
 CE_TYPE = "interp.dead_letter.v1"
 
@@ -30,7 +30,7 @@ REASONS = {
     "length_mismatch": "positions, special_mask, acts_out or the token count disagree with acts",
     "non_finite": "NaN or infinity",
     "inconsistent_chunks": "a chunk that contradicts the other chunks of its request",
-    "unknown_site": "no [[sites]] entry and unlisted.unknown = reject",
+    "unknown_site": "no [[sites]] entry and unknown_sites = reject",
 }
 
 

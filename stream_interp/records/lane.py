@@ -21,9 +21,7 @@ class Lane(Struct, frozen=True, kw_only=True, order=True):
     @property
     def lane_id(self) -> str:
         """First 16 hex digits of sha256 over the length-prefixed parts, so that no two lanes collide by joining."""
-        return digest(
-            self.tenant, self.model_id, self.hook_name, self.model_revision, self.sae_fingerprint
-        )[:16]
+        return digest(self.tenant, self.model_id, self.hook_name, self.model_revision, self.sae_fingerprint)[:16]
 
 
 def digest(*parts: str | int) -> str:

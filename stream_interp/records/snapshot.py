@@ -90,7 +90,9 @@ def decode_snapshot(
         raise InvalidSnapshot("key_mismatch", f"key {key!r:.80}", f"the request id {names['requestid'][:80]!r}")
     chunk, chunks, tokens = (_number(attributes, f"ce_{n}") for n in ("chunk", "chunks", "tokens"))
     if not chunk < chunks <= 1_000_000 or tokens < 1:
-        raise InvalidSnapshot("bad_metadata", f"chunk {chunk} of {chunks}, {tokens} tokens", "0 ≤ chunk < chunks, ≥ 1 token")
+        raise InvalidSnapshot(
+            "bad_metadata", f"chunk {chunk} of {chunks}, {tokens} tokens", "0 ≤ chunk < chunks, ≥ 1 token"
+        )
     arrays = _tensors(value, max_bytes)
     return Snapshot(
         tenant=names["tenant"],
@@ -111,7 +113,9 @@ def _attributes(headers: Iterable[tuple[str, bytes | str | None]] | None) -> dic
     except UnicodeDecodeError as error:
         raise InvalidSnapshot("bad_metadata", f"a header that is not UTF-8 ({error.reason})", "UTF-8 text") from error
     if "ce_type" not in attributes or "ce_specversion" not in attributes:
-        raise InvalidSnapshot("not_cloudevent", f"headers {sorted(attributes)[:12]}", "CloudEvents binary mode (ce_… headers)")
+        raise InvalidSnapshot(
+            "not_cloudevent", f"headers {sorted(attributes)[:12]}", "CloudEvents binary mode (ce_… headers)"
+        )
     if attributes["ce_type"] != CE_TYPE:
         raise InvalidSnapshot("wrong_type", f"ce_type {attributes['ce_type'][:80]!r}", CE_TYPE)
     content_type = attributes.get("content-type", "")
@@ -125,7 +129,9 @@ def _name(attributes: dict[str, str], header: str) -> str:
     if not value:
         raise InvalidSnapshot("missing_metadata", f"no header {header}", "model, hook and request id")
     if len(value) > MAX_NAME_CHARS or not value.isprintable():
-        raise InvalidSnapshot("bad_metadata", f"{header} of {len(value)} characters", f"≤ {MAX_NAME_CHARS} printable characters")
+        raise InvalidSnapshot(
+            "bad_metadata", f"{header} of {len(value)} characters", f"≤ {MAX_NAME_CHARS} printable characters"
+        )
     return value
 
 
@@ -148,7 +154,9 @@ def _tensors(value: bytes | None, max_bytes: int) -> Arrays:
     except KeyError as error:
         raise InvalidSnapshot("wrong_dtype", f"a tensor of dtype {error}", "float16, bfloat16 or float32") from error
     except (SafetensorError, ValueError) as error:
-        raise InvalidSnapshot("not_safetensors", f"{len(value)} bytes: {error}"[:300], "a complete safetensors buffer") from error
+        raise InvalidSnapshot(
+            "not_safetensors", f"{len(value)} bytes: {error}"[:300], "a complete safetensors buffer"
+        ) from error
 
 
 def _checked(arrays: Arrays, tokens: int, chunks: int) -> Arrays | dict[str, object]:
@@ -160,7 +168,9 @@ def _checked(arrays: Arrays, tokens: int, chunks: int) -> Arrays | dict[str, obj
             _check_floats(name, arrays[name], acts.shape[0] if acts.ndim else 0)
     n = acts.shape[0]
     if n > tokens or (chunks == 1 and n != tokens):
-        raise InvalidSnapshot("length_mismatch", f"{n} tokens in acts, ce_tokens {tokens}", "the same number, over all chunks")
+        raise InvalidSnapshot(
+            "length_mismatch", f"{n} tokens in acts, ce_tokens {tokens}", "the same number, over all chunks"
+        )
     for name, kinds in (("positions", "iu"), ("special_mask", "b")):
         if name in arrays and (arrays[name].shape != (n,) or arrays[name].dtype.kind not in kinds):
             raise InvalidSnapshot("length_mismatch", f"{name} {arrays[name].dtype}{list(arrays[name].shape)}", f"[{n}]")

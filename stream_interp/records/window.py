@@ -102,7 +102,17 @@ def encode_window(window: Window, chunk_bytes: int = CHUNK_BYTES) -> list[Envelo
     parts = split(pack(window.header, window.arrays), chunk_bytes)
     key, window_id = window.header.lane.lane_id, window.header.window_id
     return [
-        binary(key, CE_TYPE, SAFETENSORS, part, id=f"{window_id}#{k}", source="/encode", window=window_id, chunk=k, chunks=len(parts))
+        binary(
+            key,
+            CE_TYPE,
+            SAFETENSORS,
+            part,
+            id=f"{window_id}#{k}",
+            source="/encode",
+            window=window_id,
+            chunk=k,
+            chunks=len(parts),
+        )
         for k, part in enumerate(parts)
     ]
 
