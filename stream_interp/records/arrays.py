@@ -70,7 +70,7 @@ def read_tensors(data: bytes) -> Arrays:
         KeyError: a dtype that we do not read.
     """
     arrays: Arrays = {}
-    for name, spec in deserialize(data):
+    for name, spec in deserialize(data):  # type: ignore[no-untyped-call]
         if spec["dtype"] == "BF16":
             bits = np.frombuffer(spec["data"], np.uint16).astype(np.uint32) << 16
             arrays[name] = bits.view(np.float32).reshape(spec["shape"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -159,7 +160,7 @@ def _tensors(value: bytes | None, max_bytes: int) -> Arrays:
         ) from error
 
 
-def _checked(arrays: Arrays, tokens: int, chunks: int) -> Arrays | dict[str, object]:
+def _checked(arrays: Arrays, tokens: int, chunks: int) -> dict[str, Any]:
     acts = arrays.get("acts")
     if acts is None:
         raise InvalidSnapshot("missing_acts", f"tensors {sorted(arrays)[:12]}", "a tensor named acts")

@@ -1,0 +1,105 @@
+"""What ENCODE works on: whole requests, and the shape that a lane gives to their statistics."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stream_interp.errors import UsageError
+from stream_interp.records.arrays import Arrays
+from stream_interp.records.control import ProjectorHeader
+from stream_interp.records.lane import Lane
+from stream_interp.records.window import FIT
+
+MOMENT_COORDINATES = 1_024  # beyond so many dimensions, moments live in fixed random projections
+MASSIVE_SHARE = 0.9  # of ‖x‖² in one coordinate; on real activations massive tokens start at 0.915, others end at 0.848
+MASSIVE_MIN_D_IN = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A request whose chunks have all arrived.
+
+    Attributes:
+        acts: [n, d_in] float16 or float32.
+        acts_out: [n, d_out], for transcoders.
+        special_mask: [n] bool, true for tokens that are not counted.
+        last_offset: offset of its last-arriving chunk; the cut that holds it counts the request.
+    """
+
+    request_id: str
+    acts: NDArray[np.generic]
+    acts_out: NDArray[np.generic] | None = None
+    special_mask: NDArray[np.bool_] | None = None
+    last_offset: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaneShape:
+    """How a lane's requests become statistics. Without a projector its windows are fit windows.
+
+    Attributes:
+        unit_tokens: a request's first so many counted tokens make its indicators and scores; 0 = all of them.
+        mean, whitening: [r] and [kept, r] float64, None in fit.
+        cap: [d_sae] float32, what a request's maximum is divided by; None in fit.
+        massive: rule for massive-activation tokens: `share`, `norm:LIMIT` or `off`.
+    """
+
+    lane: Lane
+    projector_version: int = FIT
+    unit_tokens: int = 0
+    mean: torch.Tensor | None = None
+    whitening: torch.Tensor | None = None
+    cap: NDArray[np.float32] | None = None
+    massive: str = "share"
+
+
+def shape_of(lane: Lane, projector: tuple[ProjectorHeader, Arrays] | None, massive: str = "share") -> LaneShape:
+    """The shape that a projector record gives to its lane; without one, the shape of fit."""
+    if projector is None:
+        return LaneShape(lane=lane, massive=massive)
+    header, arrays = projector
+    return LaneShape(
+        lane=lane,
+        projector_version=header.version,
+        unit_tokens=header.unit_tokens,
+        mean=torch.from_numpy(arrays["mean"].astype(np.float64)),
+        whitening=torch.from_numpy(arrays["whitening"].astype(np.float64)),
+        cap=arrays["cap"].astype(np.float32) if header.d_sae else None,
+        massive=massive,
+    )
+
+
+def massive_tokens(x: torch.Tensor, rule: str) -> torch.Tensor:
+    """Which of the tokens `x` [n, d_in] carry massive activations, [n] bool (design §4, "Window")."""
+    sq_norm = x.square().sum(1)
+    kind, _, limit = rule.partition(":")
+    if kind == "norm":
+        return sq_norm > float(limit) ** 2
+    if kind not in ("share", "off"):
+        raise UsageError(f"sites.massive = {rule!r}: expected share, norm:LIMIT or off")
+    if kind == "off" or x.shape[1] < MASSIVE_MIN_D_IN:
+        return torch.zeros_like(sq_norm, dtype=torch.bool)
+    return x.abs().amax(1).square() > MASSIVE_SHARE * sq_norm
+
+
+def moment_coordinates(x: torch.Tensor, lane: Lane) -> torch.Tensor:
+    """`x` [n, d_in] in r = min(d_in, 1,024) coordinates [n, r]: itself, or random projections seeded by the site."""
+    d_in = x.shape[1]
+    return x if d_in <= MOMENT_COORDINATES else x @ _projections(lane, d_in).to(x)
+
+
+_PROJECTIONS: dict[tuple[str, int], torch.Tensor] = {}
+
+
+def _projections(lane: Lane, d_in: int) -> torch.Tensor:
+    site = f"{lane.tenant}/{lane.model_id}/{lane.hook_name}"
+    if (site, d_in) not in _PROJECTIONS:
+        seed = int.from_bytes(hashlib.sha256(site.encode()).digest()[:8], "big")
+        normal = np.random.Generator(np.random.Philox(seed)).standard_normal((d_in, MOMENT_COORDINATES), np.float32)
+        _PROJECTIONS[site, d_in] = torch.from_numpy(normal / np.sqrt(np.float32(MOMENT_COORDINATES)))
+    return _PROJECTIONS[site, d_in]
