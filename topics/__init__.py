@@ -1,0 +1,1 @@
+"""Topics as code: definitions, schemas and examples. Installed as `stream_interp.topic_files`; data only."""
