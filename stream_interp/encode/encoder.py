@@ -100,7 +100,7 @@ class _Tokens:
         counts = np.array([len(a) for a in acts], np.int64)
         units = np.array([shape.unit_tokens for shape, _ in items], np.int64)
         position = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        too_short = (counts < np.maximum(units, 1))
+        too_short = counts < np.maximum(units, 1)
         x = torch.from_numpy(np.concatenate(acts)).to(device).float()
         outs = [r.acts_out[k] for (_, r), k in zip(items, kept, strict=True) if r.acts_out is not None]
         request = torch.from_numpy(np.repeat(np.arange(len(items)), counts)).to(device)
@@ -117,7 +117,6 @@ class _Tokens:
             counts=counts,
             too_short=too_short,
         )
-
 
     def moments(self, of_request: slice, shape: LaneShape) -> torch.Tensor:
         """[k, r]: the tokens of one request that enter the fit moments."""

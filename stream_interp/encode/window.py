@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -96,16 +97,16 @@ class OpenWindow:
 
     def close(self, cut: CutRef, closed_at_ms: int) -> Window:
         """The window's record at the cut that ends it."""
-        sums = dict(zip(SUMS, self._lane_sums, strict=True))
+        sums: dict[str, Any] = {
+            name: int(total) if name.endswith("tokens") else float(total)
+            for name, total in zip(SUMS, self._lane_sums, strict=True)
+        }
         header = WindowHeader(
             lane=self.shape.lane, cut=cut, requests=self.requests, tokens=self.tokens,
             not_counted=dict(self.not_counted), closed_at_ms=closed_at_ms, acts_dtype=self.acts_dtype,
             projector_version=self.shape.projector_version, unit_tokens=self.shape.unit_tokens,
             tier="T2" if self.d_sae else "T0", d_in=self.d_in, d_sae=self.d_sae,
-            sums=LaneSums(
-                fit_tokens=self._moments.n if self._moments else 0,
-                **{k: int(v) if k.endswith("tokens") else float(v) for k, v in sums.items()},
-            ),
+            sums=LaneSums(fit_tokens=self._moments.n if self._moments else 0, **sums),
         )  # fmt: skip
         return Window(header, self._arrays())
 
