@@ -1,0 +1,1 @@
+"""The shell around Kafka: the only importer of `confluent_kafka`."""
