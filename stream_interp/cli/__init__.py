@@ -1,0 +1,56 @@
+"""The command line: `main` is the only place where an error becomes a line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from stream_interp.errors import StreamInterpError
+
+INTERRUPTED = 130
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code: 0 ok, 1 error, 2 usage, 3 drift, 4 blind, 5 unreachable, 6 integrity.
+
+    Args:
+        args: the words after the program's name; default: those of the process.
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    debug = "--debug" in words or os.environ.get("STREAM_INTERP_DEBUG", "0") not in {"", "0"}
+    try:
+        return _run([word for word in words if word != "--debug"])
+    except BrokenPipeError:
+        # Python flushes stdout once more at exit: let it succeed, the reader is gone.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        return _tell(error)
+
+
+def _run(words: list[str]) -> int:
+    from stream_interp.cli.app import root
+
+    try:
+        root().main(args=words, prog_name="stream-interp")
+    except SystemExit as done:
+        sys.stdout.flush()
+        return done.code if isinstance(done.code, int) else int(done.code is not None)
+    return 0
+
+
+def _tell(error: Exception) -> int:
+    from stream_interp.cli.output import fail
+
+    if isinstance(error, StreamInterpError):
+        fail(" ".join(str(error).split()))
+        return error.exit_code
+    reason = " ".join(str(error).split()) or "no message"
+    fail(f"{type(error).__name__}: {reason}. This is a fault of stream-interp; run again with --debug for the details")
+    return StreamInterpError.exit_code

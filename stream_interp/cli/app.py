@@ -1,0 +1,98 @@
+"""The table of commands. A command's module is imported when it is invoked, so that `version` does not load torch."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+
+class Row(NamedTuple):
+    """One command: its words, where its function is, and the line shown for it in `--help`."""
+
+    name: str
+    target: str  # module:function
+    help: str
+
+
+_CLI = "stream_interp.cli"
+
+COMMANDS = (
+    Row("demo", f"{_CLI}.demo:demo", "See a planted drift found, on a real Kafka, in a minute."),
+    Row("dev", f"{_CLI}.dev:dev", "Start a local Kafka and Valkey in the foreground, for development."),
+    Row("run", f"{_CLI}.run:run", "Encode and detect in one process."),
+    Row("encode", f"{_CLI}.run:encode", "Activations to windows."),
+    Row("detect", f"{_CLI}.run:detect", "Windows to alerts and status."),
+    Row("produce", f"{_CLI}.produce:produce", "Replay a file of activations into Kafka."),
+    Row("status", f"{_CLI}.status:status", "What every lane's status is now."),
+    Row("alerts tail", f"{_CLI}.alerts:tail", "Follow the alerts."),
+    Row("topics plan", f"{_CLI}.topics:plan", "What `apply` would create or change."),
+    Row("topics apply", f"{_CLI}.topics:apply", "Create and configure the topics; never deletes."),
+    Row("baseline build", f"{_CLI}.baseline:build", "Make a baseline from a file and publish it."),
+    Row("baseline show", f"{_CLI}.baseline:show", "Which baseline a lane is judged by."),
+    Row("backtest", f"{_CLI}.backtest:backtest", "The same tests on files, without Kafka."),
+    Row("doctor", f"{_CLI}.doctor:doctor", "Check addresses, topics, versions, SAEs and memory."),
+    Row("config show", f"{_CLI}.config:show", "Every setting, its value and where it came from."),
+    Row("version", f"{_CLI}.version:version", "Versions of this package and of what it stands on."),
+)
+
+GROUPS = {
+    "alerts": "Transitions of incidents.",
+    "topics": "The topics on Kafka.",
+    "baseline": "What a lane is judged by.",
+    "config": "The settings in effect.",
+}
+
+EPILOG = (
+    "Exit codes: 0 ok, 1 error, 2 usage, 3 drift at or above --fail-on, 4 blind or unknown, 5 dependency unreachable, "
+    "6 integrity. Add --debug (or STREAM_INTERP_DEBUG=1) to any command to see the traceback of an error."
+)
+
+
+class LazyGroup(TyperGroup):
+    """A group that lists its commands from the table and imports only the one that is invoked."""
+
+    rows: dict[str, Row]
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """The command to invoke; its module is imported here and nowhere else."""
+        name, command, rest = super().resolve_command(ctx, args)
+        row = self.rows.get(name or "")
+        return name, _load(row) if row else command, rest
+
+
+def root() -> LazyGroup:
+    """The whole command line."""
+    top = _group("stream-interp", "Tells when the features that interpretability relies on drift.", EPILOG)
+    for row in COMMANDS:
+        first, _, last = row.name.partition(" ")
+        if not last:
+            _register(top, row)
+            continue
+        if first not in top.commands:
+            top.add_command(_group(first, GROUPS[first]), first)
+        _register(top.commands[first], row)
+    return top
+
+
+def _group(name: str, text: str, epilog: str | None = None) -> LazyGroup:
+    group = LazyGroup(name=name, help=text, epilog=epilog, no_args_is_help=True, rich_markup_mode="rich")
+    group.rows = {}
+    return group
+
+
+def _register(group: Any, row: Row) -> None:
+    name = row.name.rpartition(" ")[2]
+    group.rows[name] = row
+    group.add_command(TyperCommand(name, help=row.help), name)
+
+
+def _load(row: Row) -> Any:
+    module, _, function = row.target.partition(":")
+    command: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    app.command(row.name.rpartition(" ")[2])(command)
+    return typer.main.get_command(app)
