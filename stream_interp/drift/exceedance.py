@@ -1,0 +1,91 @@
+"""Request-level tests: does a score exceed frozen order statistics of the baseline too often? (design §4)
+
+Per one-sided score, thresholds at the (k+1)-th largest calibration score, k ∈ {0, 3, 12, 60, 180}; each is a Bernoulli
+stream whose null rate is bounded by `intervals.exceedance_bound`. The statistic is the mean over thresholds and odds
+ratios of the e-SR, one step a request. Deterministic, bounded, never enlarged by live data.
+
+Conformal p-values against a frozen calibration set are not valid here: 3 to 130 times the nominal alarms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_interp.drift import esr
+from stream_interp.drift.esr import Floats
+from stream_interp.drift.intervals import exceedance_bound
+
+RANKS = (0, 3, 12, 60, 180)
+MAX_NULL_RATE = 0.5  # an order statistic that a null request exceeds more often says nothing
+
+
+@dataclass(frozen=True)
+class Exceedance:
+    """K one-sided score tests, K small.
+
+    Attributes:
+        column: [K] column of each test's score in `request_scores`.
+        sign: [K] +1 for up-tests, −1 for down-tests.
+        thresholds: [K, len(RANKS)] on sign·score; +inf where the calibration set is too small for the rank.
+        null_rates: [K, len(RANKS)].
+    """
+
+    column: NDArray[np.int64]
+    sign: Floats
+    thresholds: Floats
+    null_rates: Floats
+
+    @property
+    def usable(self) -> NDArray[np.bool_]:
+        """[K, len(RANKS)]: which thresholds take part in the mean."""
+        return np.isfinite(self.thresholds)
+
+    @property
+    def armed(self) -> NDArray[np.bool_]:
+        """[K]: tests with at least one usable threshold."""
+        return self.usable.any(axis=1)
+
+
+def build(scores: NDArray[np.float32], tests: list[tuple[int, int]], alpha: float) -> Exceedance:
+    """Tests from calibration scores [n, S]; `tests` lists (column, sign); alpha for each threshold's bound.
+
+    Scores that are not finite (not available on this lane) leave their tests unarmed.
+    """
+    thresholds = np.full((len(tests), len(RANKS)), np.inf)
+    rates = np.ones((len(tests), len(RANKS)))
+    for i, (column, sign) in enumerate(tests):
+        known = scores[:, column][np.isfinite(scores[:, column])].astype(np.float64)
+        descending = np.sort(known * sign)[::-1]
+        for j, k in enumerate(RANKS):
+            bound = exceedance_bound(k, len(descending), alpha)
+            if bound < MAX_NULL_RATE:
+                thresholds[i, j], rates[i, j] = descending[k], bound
+    columns, signs = (np.array(c) for c in zip(*tests, strict=True))
+    return Exceedance(columns.astype(np.int64), signs.astype(np.float64), thresholds, rates)
+
+
+def initial(tests: Exceedance) -> Floats:
+    """State [C, K·len(RANKS)] of tests that have seen nothing."""
+    return np.zeros((len(esr.ODDS_RATIOS), tests.thresholds.size))
+
+
+def exceeds(tests: Exceedance, scores: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """[n, K, len(RANKS)]: which thresholds the requests' scores [n, S] exceed; NaN exceeds nothing."""
+    signed = scores[:, tests.column].astype(np.float64) * tests.sign
+    return signed[:, :, None] > tests.thresholds
+
+
+def step(tests: Exceedance, m: Floats, over: NDArray[np.bool_], w: float) -> Floats:
+    """One request: `over` [K, len(RANKS)], `w` weeks since the request before."""
+    fired = np.flatnonzero(over.ravel())
+    log_norm = esr.log_normaliser(tests.null_rates.ravel(), "up")
+    return esr.update(m, w, 1, log_norm, esr.log_odds("up"), fired, np.ones(len(fired)))
+
+
+def value(tests: Exceedance, m: Floats) -> Floats:
+    """The statistic [K] of each test: the mean over odds ratios and usable thresholds; 0 if unarmed."""
+    per_threshold = esr.value(m).reshape(tests.thresholds.shape) * tests.usable
+    return per_threshold.sum(axis=1) / np.maximum(tests.usable.sum(axis=1), 1)
