@@ -70,6 +70,7 @@ class Status(Struct, frozen=True, kw_only=True):
     reason: str = ""
     as_of_ms: int
     closed_at_ms: int  # of the lane's latest window
+    created_ms: int = 0  # closed_at of the lane's first window, which orders revisions; 0 = not known
     position: Position
     sequence: int  # rises with every publication at one position
     requests: int = 0  # since the lane was armed, or of the learning phase
