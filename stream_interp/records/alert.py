@@ -7,10 +7,10 @@ from typing import Literal
 import msgspec
 from msgspec import Struct, field
 
-from stream_interp.records.envelope import CLOUDEVENT_JSON, Envelope, json_record, rfc3339
+from stream_interp.records.envelope import CLOUDEVENT_JSON, Envelope, json_record, read_json, rfc3339
 from stream_interp.records.lane import Lane, digest
 
-CE_TYPE = "interp.alert.transition.v1"
+CE_TYPE: Literal["interp.alert.transition.v1"] = "interp.alert.transition.v1"
 STATE_TYPE = "interp.alert_state.v1"
 
 Severity = Literal["info", "warning", "critical"]
@@ -75,6 +75,19 @@ class Alert(Struct, frozen=True, kw_only=True):
     explanations_reliable: bool = True  # false while SAE health is drifted: do not trust feature names then
 
 
+class AlertEvent(Struct, frozen=True, kw_only=True):
+    """The alert as it lies on the topic: a CloudEvent in structured mode."""
+
+    specversion: Literal["1.0"] = "1.0"
+    id: str
+    source: str
+    type: Literal["interp.alert.transition.v1"] = CE_TYPE
+    subject: str
+    time: str
+    datacontenttype: Literal["application/json"] = "application/json"
+    data: Alert
+
+
 def event_id(lane: Lane, incident_number: int, transition: str, position: Position) -> str:
     """Deterministic, so that a replay gives the same id and readers can drop repeats."""
     return digest(lane.lane_id, incident_number, transition, position.partition, position.offset)[:32]
@@ -82,30 +95,20 @@ def event_id(lane: Lane, incident_number: int, transition: str, position: Positi
 
 def encode_alert(alert: Alert) -> Envelope:
     """CloudEvents structured mode, keyed by lane."""
-    event = {
-        "specversion": "1.0",
-        "id": alert.event_id,
-        "source": f"/{alert.lane.tenant}/{alert.lane.model_id}",
-        "type": CE_TYPE,
-        "subject": alert.incident_id,
-        "time": rfc3339(alert.at_ms),
-        "datacontenttype": "application/json",
-        "data": alert,
-    }
+    event = AlertEvent(
+        id=alert.event_id,
+        source=f"/{alert.lane.tenant}/{alert.lane.model_id}",
+        subject=alert.incident_id,
+        time=rfc3339(alert.at_ms),
+        data=alert,
+    )
     headers = [("content-type", CLOUDEVENT_JSON.encode())]
     return Envelope(alert.lane.lane_id.encode(), headers, msgspec.json.encode(event))
 
 
-class _Event(Struct):
-    type: str
-    data: Alert
-
-
 def decode_alert(value: bytes | None) -> Alert:
     """The alert in a structured CloudEvent. Raises IntegrityError."""
-    from stream_interp.records.envelope import read_json
-
-    return read_json(value, _Event).data
+    return read_json(value, AlertEvent).data
 
 
 def encode_alert_state(alert: Alert) -> Envelope:
