@@ -44,7 +44,7 @@ def flags(
     Raises:
         UsageError: a word of `--set` that is not NAME=VALUE.
     """
-    given = {"kafka.bootstrap": bootstrap, "redis.url": redis_url}
+    given: dict[str, object] = {"kafka.bootstrap": bootstrap, "redis.url": redis_url}
     given |= {name.replace("__", "."): value for name, value in settings.items()}
     return {**dict(map(_pair, sets or [])), **{name: value for name, value in given.items() if value is not None}}
 

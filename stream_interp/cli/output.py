@@ -12,6 +12,8 @@ from rich.table import Table
 out = Console(soft_wrap=True)  # what a person reads on stdout, such as a table; never with --json
 err = Console(stderr=True)  # notices, progress bars, live tables
 
+_PIPE_COLUMNS = 1_000  # a pipe has no width: one row, one line
+
 
 def emit_json(value: object) -> None:
     """One line of JSON on stdout, flushed. Takes msgspec structs, dicts, lists and scalars; NaN becomes null."""
@@ -27,10 +29,12 @@ def emit_text(text: str) -> None:
 
 def emit_table(title: str, columns: list[str], rows: list[list[object]]) -> None:
     """A table on stdout. Cells are shown as they are, never read as markup; None is shown as a dash."""
-    table = Table(*columns, title=title or None, title_justify="left", box=None, pad_edge=False)
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*("-" if cell is None else escape(str(cell)) for cell in row))
-    out.print(table)
+    out.print(table, width=None if out.is_terminal else _PIPE_COLUMNS)
 
 
 def notice(text: str, style: str | None = None) -> None:
