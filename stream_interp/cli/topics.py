@@ -86,4 +86,4 @@ def _show(steps: Sequence[Step], where: str, json: bool) -> None:
 def _detail(step: Step) -> str:
     if step.action == "alter_config":
         return ", ".join(f"{k}: {step.config_before.get(k)} → {v}" for k, v in step.config.items())
-    return step.why if step.action in ("add_partitions", "refused") else ""
+    return step.why if step.action == "add_partitions" else ""

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NoReturn
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, libversion
 from confluent_kafka.admin import AdminClient
 
 from stream_interp.errors import DependencyUnreachable, UsageError
@@ -143,6 +143,11 @@ def require_kafka(kafka: KafkaSettings, timeout_s: float = 5.0) -> None:
 def address(kafka: KafkaSettings) -> str:
     """Where clients look for Kafka: `kafka.bootstrap`, unless the pass-through names another."""
     return kafka.librdkafka.get("bootstrap.servers", kafka.bootstrap)
+
+
+def librdkafka_version() -> str:
+    """Version of the C library inside the client."""
+    return str(libversion()[0])
 
 
 def _config(kafka: KafkaSettings, base: Config, overrides: Mapping[str, object], on_error: OnError | None) -> Config:
