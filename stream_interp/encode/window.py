@@ -14,42 +14,8 @@ from stream_interp.encode.encoder import SUMS, RequestStats
 from stream_interp.encode.requests import LaneShape
 from stream_interp.records.arrays import Arrays
 from stream_interp.records.lengths import BINS, length_bin
+from stream_interp.records.moments import Moments
 from stream_interp.records.window import SCORES, CutRef, LaneSums, Window, WindowHeader
-
-
-class Moments:
-    """Count, sum and scatter about the mean of fit tokens, merged pairwise (Chan, Golub, LeVeque 1983)."""
-
-    def __init__(self, r: int) -> None:
-        self.n = 0
-        self.total: NDArray[np.float64] = np.zeros(r)
-        self.scatter: NDArray[np.float64] = np.zeros((r, r))
-
-    def add(self, x: torch.Tensor) -> None:
-        """Takes tokens [k, r] in."""
-        if len(x):
-            mean = x.double().mean(0)
-            centred = x - mean.to(x)
-            self.merge(len(x), x.double().sum(0).cpu().numpy(), (centred.T @ centred).double().cpu().numpy())
-
-    def merge(self, n: int, total: NDArray[np.float64], scatter: NDArray[np.float64]) -> None:
-        """Takes the moments of another group in: scatter gains n₁n₂/(n₁+n₂)·ddᵀ, d the difference of the means."""
-        if self.n and n:
-            d = total / n - self.total / self.n
-            self.scatter += np.outer(d, d) * (self.n * n / (self.n + n))
-        self.n, self.total = self.n + n, self.total + total
-        self.scatter += scatter
-
-    def packed(self) -> NDArray[np.float32]:
-        """Upper triangle of the scatter, row by row."""
-        return self.scatter[np.triu_indices(len(self.total))].astype(np.float32)
-
-
-def unpack_scatter(packed: NDArray[np.float32], r: int) -> NDArray[np.float64]:
-    """The symmetric scatter [r, r] of a packed triangle."""
-    scatter = np.zeros((r, r))
-    scatter[np.triu_indices(r)] = packed
-    return scatter + np.triu(scatter, 1).T
 
 
 class OpenWindow:
@@ -93,7 +59,14 @@ class OpenWindow:
             self._scores.append(s.scores)
             if s.moments is not None:
                 self._moments = self._moments or Moments(s.moments.shape[1])
-                self._moments.add(s.moments)
+                self._add_moments(s.moments, self._moments)
+
+    @staticmethod
+    def _add_moments(x: torch.Tensor, moments: Moments) -> None:
+        if len(x):
+            centred = x - x.double().mean(0).to(x)
+            scatter = (centred.T @ centred).double().cpu().numpy()
+            moments.merge(len(x), x.double().sum(0).cpu().numpy(), scatter)
 
     def close(self, cut: CutRef, closed_at_ms: int) -> Window:
         """The window's record at the cut that ends it."""

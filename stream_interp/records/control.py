@@ -15,6 +15,7 @@ from stream_interp.records.arrays import Arrays, pack, unpack
 from stream_interp.records.chunks import sha256, split
 from stream_interp.records.envelope import JSON, SAFETENSORS, Envelope, binary
 from stream_interp.records.lane import Lane
+from stream_interp.settings import DriftSettings
 
 PART_TYPE = "interp.control.part.v1"
 MANIFEST_TYPE = "interp.control.manifest.v1"
@@ -63,8 +64,7 @@ class ProjectorHeader(Struct, frozen=True, kw_only=True):
 class BaselineHeader(Struct, frozen=True, kw_only=True):
     """What DETECT tests against, frozen.
 
-    Arrays: `requests_fired` [d_sae] int64 and `feature_max`; `calibration_scores` [n, len(SCORES)] float32 in log
-    order; `x_sum` [d_in] float64.
+    Arrays: `requests_fired` [d_sae] int64; `calibration_scores` [n, len(SCORES)] float32 in log order.
     """
 
     schema_version: Literal[1] = 1
@@ -92,6 +92,7 @@ class Marker(Struct, frozen=True, kw_only=True):
     sha256: str = ""
     at_ms: int = 0
     after_position: int = -1  # `blind` holds only if no later window of the lane was ticked
+    drift: DriftSettings | None = None  # with a baseline: the settings that judge by it, so that a replay needs no file
 
 
 MARKER_TYPE = "interp.marker.v1"

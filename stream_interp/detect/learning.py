@@ -1,0 +1,145 @@
+"""How a lane learns, in two phases (design §4): *fit* makes the projector, *calibrate* counts the baseline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_interp.detect import health
+from stream_interp.detect.health import HealthSums
+from stream_interp.drift import stationarity
+from stream_interp.records.control import BaselineHeader, ProjectorHeader, Versioned, make_control
+from stream_interp.records.lane import Lane
+from stream_interp.records.lengths import percentile
+from stream_interp.records.moments import Moments, unpack_scatter
+from stream_interp.records.window import SCORES, Window
+from stream_interp.settings import BaselineSettings
+
+FIT_SHARE = 0.2
+UNIT_PERCENTILE = 0.1
+EIGENVALUE_FLOOR = 1e-6  # of the mean eigenvalue; directions below are left out
+ENOUGH_TOKENS_PER_COORDINATE = 5
+SHRINKAGE = 0.1  # towards the mean eigenvalue, with fewer tokens than that
+PROVISIONAL_BELOW = BaselineSettings().requests
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What the windows of one phase add up to.
+
+    Attributes:
+        fired: [d_sae] int64, requests in which each feature fired.
+        feature_max: [d_sae] float32, largest request maximum.
+        fit_n, fit_sum, fit_scatter: moments of the tokens, [r] and [r, r]; empty in calibrate.
+        scores: windows' request scores, in log order.
+    """
+
+    requests: int
+    tokens: int
+    too_short: int
+    lengths: NDArray[np.int64]
+    fired: NDArray[np.int64]
+    feature_max: NDArray[np.float32]
+    fit_n: int
+    fit_sum: NDArray[np.float64]
+    fit_scatter: NDArray[np.float64]
+    sums: HealthSums
+    scores: tuple[NDArray[np.float32], ...]
+
+
+def absorb(learned: Learned | None, window: Window) -> Learned:
+    """One more window of the phase."""
+    header, arrays = window.header, window.arrays
+    before = learned or _nothing(window)
+    ids = arrays["feature_ids"]
+    fired, maximum = before.fired.copy(), before.feature_max.copy()
+    fired[ids] += arrays["requests_fired"]
+    maximum[ids] = np.maximum(maximum[ids], arrays["request_max"])
+    moments = _merged(before, window)
+    return Learned(
+        requests=before.requests + header.requests,
+        tokens=before.tokens + header.tokens,
+        too_short=before.too_short + header.not_counted.get("too_short", 0),
+        lengths=before.lengths + arrays["length_histogram"],
+        fired=fired,
+        feature_max=maximum,
+        fit_n=moments.n,
+        fit_sum=moments.total,
+        fit_scatter=moments.scatter,
+        sums=health.add(before.sums, health.of_window(window)),
+        scores=(*before.scores, arrays["request_scores"].astype(np.float32)),
+    )
+
+
+def _nothing(window: Window) -> Learned:
+    d_sae, r = window.header.d_sae, len(window.arrays.get("fit_sum", ()))
+    return Learned(
+        requests=0, tokens=0, too_short=0, lengths=np.zeros_like(window.arrays["length_histogram"]),
+        fired=np.zeros(d_sae, np.int64), feature_max=np.zeros(d_sae, np.float32),
+        fit_n=0, fit_sum=np.zeros(r), fit_scatter=np.zeros((r, r)),
+        sums=health.reset(health.of_window(window)), scores=(),
+    )  # fmt: skip
+
+
+def _merged(before: Learned, window: Window) -> Moments:
+    arrays = window.arrays
+    r = max(len(before.fit_sum), len(arrays.get("fit_sum", ())))
+    moments = Moments(r)
+    if before.fit_n:
+        moments.merge(before.fit_n, before.fit_sum, before.fit_scatter)
+    if "fit_sum" in arrays:
+        scatter = unpack_scatter(arrays["fit_scatter"].astype(np.float32), r)
+        moments.merge(window.header.sums.fit_tokens, arrays["fit_sum"].astype(np.float64), scatter)
+    return moments
+
+
+def make_projector(fit: Learned, window: Window, version: int, author: str = "detect") -> Versioned:
+    """The projector that ends *fit*: unit_tokens, cap_f, and the whitening of the tokens' covariance."""
+    header = window.header
+    mean, whitening, shrinkage = _whitening(fit)
+    projector = ProjectorHeader(
+        lane=header.lane, version=version, unit_tokens=percentile(fit.lengths, UNIT_PERCENTILE), d_in=header.d_in,
+        d_sae=header.d_sae, fit_requests=fit.requests, fit_tokens=fit.fit_n, shrinkage=shrinkage,
+        kept_directions=len(whitening),
+    )  # fmt: skip
+    cap = np.where(fit.feature_max > 0, fit.feature_max, 1.0).astype(np.float32)
+    arrays = {"mean": mean.astype(np.float32), "whitening": whitening.astype(np.float32), "cap": cap}
+    return make_control("projector", projector, arrays, author, f"fit of {fit.requests} requests")
+
+
+def _whitening(fit: Learned) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """Mean [r], whitening [kept, r] with ‖W(x − mean)‖² the squared Mahalanobis distance, and the shrinkage used."""
+    r = len(fit.fit_sum)
+    if fit.fit_n < 2:
+        return np.zeros(r), np.zeros((0, r)), 0.0
+    values, vectors = np.linalg.eigh(fit.fit_scatter / (fit.fit_n - 1))
+    shrinkage = SHRINKAGE if fit.fit_n < ENOUGH_TOKENS_PER_COORDINATE * r else 0.0
+    values = (1 - shrinkage) * values + shrinkage * values.mean()
+    kept = values > EIGENVALUE_FLOOR * values.mean()
+    return fit.fit_sum / fit.fit_n, (vectors[:, kept] / np.sqrt(values[kept])).T, shrinkage
+
+
+def stationary(calibration: Learned) -> bool:
+    """Whether the calibration scores look like one distribution in their order (`drift.stationarity`)."""
+    scores = np.concatenate(calibration.scores)
+    logs = np.array([stationarity.log_martingale(scores[:, i]) for i in range(len(SCORES))])
+    return bool(np.mean(np.exp(np.minimum(logs, 100.0))) < stationarity.REFUSED)
+
+
+def make_baseline(
+    calibration: Learned, lane: Lane, version: int, projector: ProjectorHeader, author: str = "detect"
+) -> Versioned:
+    """The frozen baseline that ends *calibrate*."""
+    values = health.scalars(calibration.sums, with_sae=projector.d_sae > 0)
+    header = BaselineHeader(
+        lane=lane, version=version, projector_version=projector.version, requests=calibration.requests,
+        fit_requests=projector.fit_requests, tokens=calibration.tokens, too_short=calibration.too_short,
+        provisional=calibration.requests + projector.fit_requests < PROVISIONAL_BELOW,
+        explained_variance=values["explained_variance"], l0=values["l0"], norm=values["norm"] or 0.0,
+        massive_share=values["massive_share"] or 0.0,
+    )  # fmt: skip
+    arrays = {"requests_fired": calibration.fired, "calibration_scores": np.concatenate(calibration.scores)}
+    return make_control("baseline", header, arrays, author, f"calibration of {calibration.requests} requests")
+

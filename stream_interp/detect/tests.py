@@ -1,0 +1,224 @@
+"""The armed tests of a lane: constants that follow from its baseline and settings, and the evidence that moves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_interp.drift import budget, esr, exceedance
+from stream_interp.drift.esr import Direction, Floats
+from stream_interp.drift.exceedance import Exceedance
+from stream_interp.drift.intervals import DELTA, clopper_pearson
+from stream_interp.records.alert import Group
+from stream_interp.records.arrays import Arrays
+from stream_interp.records.control import BaselineHeader
+from stream_interp.records.window import SCORES, Window
+from stream_interp.settings import DriftSettings
+
+HIGHEST_TESTED_RATE = 0.95  # an up-test whose null touches 1 can never alarm
+DIRECTIONS: tuple[Direction, ...] = ("up", "down")
+_CUSUM = 1  # the mixture component whose CUSUM dates a change: odds ratio 2.6
+
+
+class ScoreTest(NamedTuple):
+    """One one-sided request-level test."""
+
+    score: str
+    direction: Direction
+    group: Group
+
+
+SCORE_TESTS = (
+    ScoreTest("mean_sq_norm", "up", "t0"),
+    ScoreTest("mean_sq_norm", "down", "t0"),
+    ScoreTest("mahalanobis_sq", "up", "t0"),
+    ScoreTest("error_share", "up", "health"),
+    ScoreTest("l0", "up", "health"),
+    ScoreTest("l0", "down", "health"),
+    ScoreTest("massive_share", "up", "health"),
+)
+_NEED_SAE = {"error_share", "l0"}
+
+
+@dataclass(frozen=True)
+class RateTests:
+    """The per-feature tests of one direction.
+
+    Attributes:
+        p: [d_sae] boundary of the interval null; of unarmed features a placeholder.
+        armed: [d_sae] bool.
+        log_norm: [C, d_sae].
+    """
+
+    direction: Direction
+    p: Floats
+    armed: NDArray[np.bool_]
+    log_norm: Floats
+
+
+@dataclass(frozen=True)
+class Tests:
+    """All tests of a lane; a pure function of (baseline, settings).
+
+    Attributes:
+        rates: up-tests and down-tests of the features.
+        rate_baseline: [d_sae] share of baseline requests in which each feature fired.
+        thresholds: A in weeks, by group.
+        medians: baseline median of each score.
+        detectable_ratio: [d_sae] smallest rate ratio seen within `drift.sla_requests`, inf where none is.
+    """
+
+    rates: dict[Direction, RateTests]
+    scores: Exceedance
+    rate_baseline: Floats
+    thresholds: dict[str, float]
+    medians: dict[str, float]
+    detectable_ratio: Floats
+
+    @property
+    def features_armed(self) -> int:
+        """Features with a test in at least one direction."""
+        return int((self.rates["up"].armed | self.rates["down"].armed).sum())
+
+    @property
+    def features_not_covered(self) -> int:
+        """Features of which no change of up to 64-fold would be seen within `drift.sla_requests`."""
+        return int(np.isinf(self.detectable_ratio).sum())
+
+
+def build(baseline: BaselineHeader, arrays: Arrays, settings: DriftSettings) -> Tests:
+    """Arms the tests. Half of δ goes to the features' intervals, half to the thresholds of the scores."""
+    fired, scores = arrays["requests_fired"].astype(np.int64), arrays["calibration_scores"].astype(np.float32)
+    n, d_sae = baseline.requests, len(fired)
+    low, high = clopper_pearson(fired, n, DELTA / 2 / max(2 * d_sae, 1))
+    up = _rate_tests("up", high * settings.tolerance)
+    down = _rate_tests("down", low / settings.tolerance, at_least=1 / settings.sla_requests)
+    columns = [(SCORES.index(t.score), 1 if t.direction == "up" else -1) for t in SCORE_TESTS]
+    if not d_sae:
+        scores = scores.copy()
+        scores[:, [SCORES.index(s) for s in _NEED_SAE]] = np.nan
+    exceed = exceedance.build(scores, columns, DELTA / 2 / (len(SCORE_TESTS) * len(exceedance.RANKS)))
+    armed = {group: sum(t.group == group and a for t, a in zip(SCORE_TESTS, exceed.armed, strict=True))
+             for group in ("t0", "health")}  # fmt: skip
+    armed["features"] = int(up.armed.sum() + down.armed.sum())
+    a_weeks = budget.thresholds(armed, settings.false_alarms_per_week)
+    ratio = _detectable_ratio((fired + 0.5) / (n + 1), up, down, a_weeks.get("features", np.inf), settings)
+    with np.errstate(all="ignore"):
+        medians = {name: float(np.nanmedian(scores[:, i])) if np.isfinite(scores[:, i]).any() else float("nan")
+                   for i, name in enumerate(SCORES)}  # fmt: skip
+    return Tests({"up": up, "down": down}, exceed, fired / max(n, 1), a_weeks, medians, ratio)
+
+
+def _rate_tests(direction: Direction, p: Floats, at_least: float = 0.0) -> RateTests:
+    armed = (p < HIGHEST_TESTED_RATE) & (p > at_least)
+    placeholder = np.where(armed, p, 0.5)
+    return RateTests(direction, placeholder, armed, esr.log_normaliser(placeholder, direction))
+
+
+def _detectable_ratio(rate: Floats, up: RateTests, down: RateTests, a_weeks: float, settings: DriftSettings) -> Floats:
+    """Smallest ratio whose expected log evidence in sla_requests reaches the threshold, by Wald's approximation."""
+    needed = np.log(a_weeks * settings.requests_per_week) / settings.sla_requests
+    best = np.full(len(rate), np.inf)
+    for ratio in (1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 40.0, 64.0):
+        for tests, now in ((up, np.minimum(rate * ratio, 1.0)), (down, rate / ratio)):
+            gain = np.multiply.outer(esr.log_odds(tests.direction), now) - tests.log_norm
+            seen = tests.armed & (gain.max(axis=0) >= needed)
+            best = np.where(seen & (best > ratio), ratio, best)
+    return best
+
+
+@dataclass(frozen=True)
+class RateEvidence:
+    """What moves for the features of one direction.
+
+    Attributes:
+        m: [C, d_sae] e-SR components, weeks.
+        cusum: [d_sae] log CUSUM of one component; where it touches 0 the change, if any, lies later.
+        n_since, x_since: [d_sae] int32 requests, and requests fired, since it last touched 0.
+    """
+
+    m: Floats
+    cusum: Floats
+    n_since: NDArray[np.int32]
+    x_since: NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything that moves while a lane is armed."""
+
+    rates: dict[Direction, RateEvidence]
+    scores: Floats  # [C, K·ranks]
+    score_cusum: Floats  # [K·ranks]
+    score_n_since: NDArray[np.int32]  # [K·ranks]
+
+
+def no_evidence(tests: Tests) -> Evidence:
+    """At arming, and again after an incident resolved."""
+    d_sae, cells = len(tests.rate_baseline), tests.scores.thresholds.size
+    rates = {
+        direction: RateEvidence(
+            np.zeros((len(esr.ODDS_RATIOS), d_sae)), np.zeros(d_sae), np.zeros(d_sae, np.int32), np.zeros(d_sae, np.int32)
+        )
+        for direction in DIRECTIONS
+    }
+    return Evidence(rates, exceedance.initial(tests.scores), np.zeros(cells), np.zeros(cells, np.int32))
+
+
+def update_rates(tests: Tests, evidence: Evidence, window: Window, w: float) -> dict[Direction, RateEvidence]:
+    """One tick of all feature tests, in one vectorised update a direction."""
+    fired = window.arrays["requests_fired"]
+    some = fired > 0
+    ids, x = window.arrays["feature_ids"][some].astype(np.int64), fired[some].astype(np.float64)
+    n = window.header.requests
+    return {d: _tick(tests.rates[d], evidence.rates[d], ids, x, n, w) for d in DIRECTIONS}
+
+
+def _tick(tests: RateTests, before: RateEvidence, ids: NDArray[np.int64], x: Floats, n: int, w: float) -> RateEvidence:
+    lam = esr.log_odds(tests.direction)
+    m = esr.update(before.m, w, n, tests.log_norm, lam, ids, x)
+    cusum = before.cusum - n * tests.log_norm[_CUSUM]
+    cusum[ids] += lam[_CUSUM] * x
+    n_since, x_since = before.n_since + np.int32(n), before.x_since.copy()
+    x_since[ids] += x.astype(np.int32)
+    over = cusum <= 0
+    cusum[over], n_since[over], x_since[over] = 0.0, 0, 0
+    return RateEvidence(m, cusum, n_since, x_since)
+
+
+class ScoreCrossing(NamedTuple):
+    """The state of the score tests after a window, and what their statistic peaked at inside it."""
+
+    evidence: Evidence
+    peak: Floats  # [K] largest statistic, weeks
+    first_over: NDArray[np.int64]  # [K] request inside the window, from 1, at which A was first reached; 0 = never
+
+
+def update_scores(tests: Tests, evidence: Evidence, window: Window, w: float) -> ScoreCrossing:
+    """One step a request, in log order; the window's time is spread evenly over its requests."""
+    over = exceedance.exceeds(tests.scores, window.arrays["request_scores"].astype(np.float32))
+    n = max(len(over), 1)
+    m, cusum, since = evidence.scores, evidence.score_cusum, evidence.score_n_since
+    step_down = esr.log_normaliser(tests.scores.null_rates.ravel(), "up")[_CUSUM]
+    a_weeks = score_thresholds(tests)
+    peak, first = np.zeros(len(SCORE_TESTS)), np.zeros(len(SCORE_TESTS), np.int64)
+    for i, row in enumerate(over):
+        m = exceedance.step(tests.scores, m, row, w / n)
+        cusum = cusum + esr.log_odds("up")[_CUSUM] * row.ravel() - step_down
+        since = np.where(cusum <= 0, 0, since + 1).astype(np.int32)
+        cusum = np.maximum(cusum, 0)
+        value = exceedance.value(tests.scores, m)
+        peak = np.maximum(peak, value)
+        first = np.where((first == 0) & (value >= a_weeks), i + 1, first)
+    return ScoreCrossing(Evidence(evidence.rates, m, cusum, since), peak, first)
+
+
+def score_thresholds(tests: Tests) -> Floats:
+    """A of each score test, [K] weeks; inf where unarmed."""
+    return np.array(
+        [tests.thresholds.get(t.group, np.inf) if armed else np.inf
+         for t, armed in zip(SCORE_TESTS, tests.scores.armed, strict=True)]
+    )  # fmt: skip
