@@ -51,7 +51,7 @@ def read_json(value: bytes | None, record_type: type[Record]) -> Record:
     """
     try:
         return msgspec.json.decode(value or b"", type=record_type)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise IntegrityError(
             f"not a {record_type.__name__} record: {error}; check the topic's schema in topics/schemas"
         ) from error

@@ -1,0 +1,110 @@
+"""Reading a topic from its beginning to its end, once: control records, states, statuses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from stream_interp.errors import DependencyUnreachable
+from stream_interp.kafka import client
+from stream_interp.kafka.faults import Faults
+
+STALL_S = 30.0
+_POLL_S = 0.2
+
+
+def read_topic_to_end(
+    config: Mapping[str, object], topic: str, partitions: Sequence[int] | None = None, *, stall_s: float = STALL_S
+) -> Iterator[Message]:
+    """Every committed record, in offset order within each partition, up to the ends found at the first step.
+
+    It ends at the last stable offset: an open transaction and what lies behind it are not waited for. Offsets are
+    positions, never counts: compacted, aborted and control records leave holes, also at the very end.
+
+    Args:
+        config: from `client.consumer_config`; its group is neither joined nor committed to.
+        topic: whole name, with the prefix.
+        partitions: None for all.
+        stall_s: give up after so long without a record from Kafka.
+
+    Raises:
+        DependencyUnreachable: Kafka does not answer, refuses us, or has no such topic.
+    """
+    faults, address = Faults(), str(config["bootstrap.servers"])
+    forced = {"isolation.level": "read_committed", "enable.partition.eof": True, "auto.offset.reset": "earliest"}
+    consumer = client.consumer({**config, **forced, "error_cb": faults})
+    try:
+        ends = end_offsets(consumer, topic, faults, address, partitions)
+        consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in ends])
+        yield from _until(consumer, ends, faults, address, stall_s)
+    finally:
+        consumer.close()
+
+
+def end_offsets(
+    consumer: Consumer,
+    topic: str,
+    faults: Faults,
+    address: str,
+    partitions: Sequence[int] | None = None,
+    timeout_s: float = 10.0,
+) -> dict[int, int]:
+    """partition → its last stable offset now (`read_committed`). Raises DependencyUnreachable."""
+    try:
+        known = consumer.list_topics(topic, timeout=timeout_s).topics[topic]
+        if known.error is not None:
+            raise _refused(known.error, topic, address)
+        wanted = sorted(known.partitions) if partitions is None else partitions
+        return {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=timeout_s)[1] for p in wanted}
+    except KafkaException as error:
+        consumer.poll(0)  # lets librdkafka tell `faults` why
+        raise DependencyUnreachable("Kafka", address, *faults.explain()) from error
+
+
+def raise_if_refused(error: KafkaError, topic: str, address: str) -> None:
+    """For the errors that arrive among the records. Returns where librdkafka goes on by itself.
+
+    Raises:
+        DependencyUnreachable: waiting will not help.
+    """
+    if error.fatal() or error.code() in _REFUSALS:
+        raise _refused(error, topic, address)
+
+
+_REFUSALS = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError._UNKNOWN_PARTITION,
+}
+
+
+def _refused(error: KafkaError, topic: str, address: str) -> DependencyUnreachable:
+    next_step = (
+        f"Grant this user Read on topic {topic} and on its group."
+        if "AUTHORIZATION" in error.name()
+        else "Create the topics with `stream-interp topics apply`, and check kafka.topic_prefix."
+    )
+    return DependencyUnreachable("Kafka", address, f"topic {topic}: {error.str()}".rstrip("."), next_step)
+
+
+def _until(consumer: Consumer, ends: dict[int, int], faults: Faults, address: str, stall_s: float) -> Iterator[Message]:
+    unread, idle_s = {p: end for p, end in ends.items() if end > 0}, 0.0
+    while unread:
+        message = consumer.poll(_POLL_S)
+        faults.raise_if_hopeless(address)
+        if message is None:
+            idle_s += _POLL_S
+            if idle_s >= stall_s:
+                raise DependencyUnreachable("Kafka", address, *faults.explain())
+            continue
+        idle_s, error, partition, offset = 0.0, message.error(), message.partition(), message.offset()
+        if error is not None and error.code() != KafkaError._PARTITION_EOF:
+            raise_if_refused(error, message.topic() or "", address)
+        elif partition in unread and offset is not None:
+            if error is None and offset < unread[partition]:
+                yield message
+            if error is not None or offset + 1 >= unread[partition]:
+                del unread[partition]
