@@ -10,11 +10,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
-import msgspec
 import typer
 from rich.console import Console
 from rich.panel import Panel
 
+from stream_interp.cli.options import JsonOption
+from stream_interp.cli.output import emit_json, err, out
 from stream_interp.embedded import EmbeddedPair
 from stream_interp.settings import KafkaSettings, RedisSettings
 
@@ -34,10 +35,10 @@ def dev(
     nodes: Annotated[int, typer.Option(help="1 broker, or 3 with replication 3.")] = 1,
     kafka_port: Annotated[int, typer.Option(help="Port of the first broker; the others follow.")] = DEFAULT_KAFKA_PORT,
     redis_port: Annotated[int, typer.Option(help="Port of Valkey.")] = DEFAULT_REDIS_PORT,
-    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON with the addresses on stdout.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Start a real Kafka and a real Valkey on this machine, until Ctrl-C."""
-    notices = Console(stderr=as_json)
+    notices = err if as_json else out
     kept = f"Data is kept in {data_dir}." if data_dir else "All data is gone when it ends; --data-dir keeps it."
     notices.print(Panel(NOT_FOR_PRODUCTION.format(data=kept), title="stream-interp dev", expand=False))
     with _interrupted_by_sigterm():
@@ -51,8 +52,7 @@ def dev(
 
 def _announce(pair: EmbeddedPair, notices: Console, *, as_json: bool) -> None:
     if as_json:
-        addresses = msgspec.json.encode({"bootstrap": pair.bootstrap, "redis_url": pair.redis_url}).decode()
-        typer.echo(addresses)
+        emit_json({"bootstrap": pair.bootstrap, "redis_url": pair.redis_url})
     lines = (
         f"Kafka  {pair.bootstrap}",
         f"Valkey {pair.redis_url}",
