@@ -1,0 +1,25 @@
+"""From pre-activations to feature activations, in place: a second buffer of that size would cost as much again."""
+
+from __future__ import annotations
+
+import torch
+
+_ROWS_IN_CACHE = 64  # comparison and fill pass over the same rows while these are in the CPU's cache
+
+
+def keep_above_each(pre: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
+    """In place: entries of `pre` [n, d_sae] not above `threshold` [d_sae] become 0. NaN stays NaN."""
+    for rows in torch.split(pre, _ROWS_IN_CACHE if pre.device.type == "cpu" else max(1, len(pre))):
+        rows.masked_fill_(rows <= threshold, 0.0)
+    return pre
+
+
+def keep_above(pre: torch.Tensor, threshold: float) -> torch.Tensor:
+    """In place: the same with one threshold for all features, in one pass."""
+    return torch.threshold_(pre, threshold, 0.0)
+
+
+def keep_top_k(pre: torch.Tensor, k: int) -> torch.Tensor:
+    """In place: all but the `k` largest entries of a row, and those not above 0, become 0. NaN stays NaN."""
+    values, features = pre.topk(k, dim=1, sorted=False)
+    return pre.zero_().scatter_(1, features, values.relu_())

@@ -1,0 +1,128 @@
+"""Reading JSON and safetensors files that may be hostile: nothing is executed, no claimed size is believed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import msgspec
+import torch
+from msgspec import Meta, Struct
+
+from stream_interp.errors import SAELoadError
+from stream_interp.sae.checkpoint import LazyTensor
+
+MAX_JSON_BYTES = 1 << 20
+MAX_HEADER_BYTES = 16 << 20  # of a safetensors file: room for some 100,000 tensors
+PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt"})
+
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_NOT_JSON = (msgspec.MsgspecError, ValueError, RecursionError)
+
+_T = TypeVar("_T")
+_Size = Annotated[int, Meta(ge=0)]
+
+
+class _Entry(Struct, frozen=True, forbid_unknown_fields=True):
+    dtype: str
+    shape: list[_Size]
+    data_offsets: tuple[_Size, _Size]
+
+
+def read_json(path: Path, json_type: type[_T]) -> _T:
+    """A small JSON file as a typed value.
+
+    Raises:
+        SAELoadError: missing, over 1 MiB, not JSON, or not of this type.
+    """
+    _require_file(path)
+    with path.open("rb") as file:
+        data = file.read(MAX_JSON_BYTES + 1)
+    if len(data) > MAX_JSON_BYTES:
+        raise SAELoadError("bad_config", str(path), f"at most {MAX_JSON_BYTES} bytes", "more")
+    try:
+        return msgspec.json.decode(data, type=json_type)
+    except _NOT_JSON as error:
+        raise SAELoadError("bad_config", str(path), "JSON with the fields of its format", str(error)) from error
+
+
+def open_safetensors(path: Path) -> dict[str, LazyTensor]:
+    """The tensors of a file, checked against its real size; none is read yet.
+
+    Raises:
+        SAELoadError: missing, empty, a pickle, truncated, a lying header, or tensors that are not floating point.
+    """
+    _require_file(path)
+    file_bytes = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        n_header = _header_bytes(path, start, file_bytes)
+        header = file.read(n_header)
+    entries = _parse_header(path, header)
+    _check_tiling(path, entries, file_bytes - 8 - n_header)
+    return {name: _lazy(path, name, entry, 8 + n_header) for name, entry in entries.items()}
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        here = sorted(p.name for p in path.parent.iterdir())[:20] if path.parent.is_dir() else "no such folder"
+        raise SAELoadError("missing_file", str(path), "a regular file", f"{here}")
+
+
+def _header_bytes(path: Path, start: bytes, file_bytes: int) -> int:
+    if len(start) < 8:
+        raise SAELoadError("truncated", str(path), "at least 8 bytes", f"{file_bytes}")
+    declared = int.from_bytes(start, "little")
+    if declared <= min(file_bytes - 8, MAX_HEADER_BYTES):
+        return declared
+    if start.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
+        raise SAELoadError("pickle", str(path), "a safetensors file", "a pickle, which is never unpickled")
+    limit = f"a header of at most {MAX_HEADER_BYTES} bytes inside a file of {file_bytes} bytes"
+    raise SAELoadError("bad_header", str(path), limit, f"a declared length of {declared}")
+
+
+def _parse_header(path: Path, header: bytes) -> dict[str, _Entry]:
+    try:
+        raw = msgspec.json.decode(header, type=dict[str, msgspec.Raw])
+        raw.pop("__metadata__", None)
+        return {name: msgspec.json.decode(entry, type=_Entry) for name, entry in raw.items()}
+    except _NOT_JSON as error:
+        raise SAELoadError("bad_header", str(path), "a safetensors JSON header", str(error)) from error
+
+
+def _check_tiling(path: Path, entries: dict[str, _Entry], data_bytes: int) -> None:
+    """Tensors must cover the data section exactly: no gap, no overlap, nothing cut off, nothing behind."""
+    position = 0
+    for name, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
+        if entry.dtype not in _DTYPES:
+            raise SAELoadError("wrong_dtype", str(path), f"{name} as one of {', '.join(_DTYPES)}", entry.dtype)
+        begin, end = entry.data_offsets
+        needed = prod(entry.shape) * _DTYPES[entry.dtype].itemsize
+        if begin != position or end - begin != needed:
+            expected = f"{name} {entry.shape} {entry.dtype} at bytes {position} to {position + needed}"
+            raise SAELoadError("bad_header", str(path), expected, f"bytes {begin} to {end}")
+        position = end
+    if position != data_bytes:
+        raise SAELoadError("truncated", str(path), f"{position} bytes of tensors", f"{data_bytes} bytes")
+
+
+def _lazy(path: Path, name: str, entry: _Entry, data_start: int) -> LazyTensor:
+    shape, dtype = tuple(entry.shape), _DTYPES[entry.dtype]
+    read: Callable[[], torch.Tensor] = partial(_read, path, name, shape, dtype, data_start + entry.data_offsets[0])
+    return LazyTensor(shape, dtype, read)
+
+
+def _read(path: Path, name: str, shape: tuple[int, ...], dtype: torch.dtype, offset: int) -> torch.Tensor:
+    tensor = torch.empty(shape, dtype=dtype)
+    buffer = tensor.view(-1).view(torch.uint8).numpy().data
+    with path.open("rb", buffering=0) as file:
+        file.seek(offset)
+        while len(buffer):
+            n_read = file.readinto(buffer)
+            if not n_read:
+                raise SAELoadError("truncated", str(path), f"{len(buffer)} more bytes of {name}", "the end of the file")
+            buffer = buffer[n_read:]
+    return tensor

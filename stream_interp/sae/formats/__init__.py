@@ -1,0 +1,65 @@
+"""The families of checkpoints: one file each, one line each in `FAMILIES`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from stream_interp.errors import SAELoadError
+from stream_interp.sae.checkpoint import Family
+from stream_interp.sae.files import PICKLE_SUFFIXES
+from stream_interp.sae.formats import saelens
+
+FAMILIES: tuple[Family, ...] = (saelens.FAMILY,)
+
+_SEARCH_DEPTH, _SEARCH_FOLDERS = 3, 1_000
+
+
+def find_family(root: Path, name: str | None) -> Family:
+    """The family called `name`, else the one whose files lie in `root`.
+
+    Raises:
+        SAELoadError: no such path or family, none or several recognised, or several SAEs below `root`.
+    """
+    if not root.exists():
+        raise SAELoadError("missing_path", str(root), "a folder with one SAE", "nothing there")
+    known = {family.name: family for family in FAMILIES}
+    if name is not None:
+        if name not in known:
+            raise SAELoadError("unknown_family", str(root), f"one of {sorted(known)}", name)
+        return known[name]
+    matching = [family for family in FAMILIES if family.detect(root)]
+    if len(matching) > 1:
+        names = [family.name for family in matching]
+        raise SAELoadError("several_families", str(root), "files of one family; give family=", str(names))
+    return matching[0] if matching else _refuse(root)
+
+
+def _refuse(root: Path) -> Family:
+    below = sorted(str(folder.relative_to(root)) for folder in _folders(root) if _detected(folder))
+    if below:
+        reason = "several_saes" if len(below) > 1 else "sae_below"
+        raise SAELoadError(reason, str(root), "the folder of one SAE; give one of these", ", ".join(below[:50]))
+    files = sorted(child.name for child in islice(root.iterdir(), 1_000)) if root.is_dir() else [root.name]
+    pickles = [name for name in files if Path(name).suffix in PICKLE_SUFFIXES]
+    if pickles:
+        raise SAELoadError("pickle", str(root), "files that cannot execute code", f"pickles {pickles[:20]}")
+    families = ", ".join(family.name for family in FAMILIES)
+    raise SAELoadError("unknown_family", str(root), f"a folder with the files of {families}", f"{files[:20]}")
+
+
+def _detected(folder: Path) -> bool:
+    return any(family.detect(folder) for family in FAMILIES)
+
+
+def _folders(root: Path) -> Iterator[Path]:
+    """Folders below `root`, bounded in depth and number: someone may have given their home folder."""
+    walk = os.walk(root)
+    for folder, children, _ in islice(walk, _SEARCH_FOLDERS):
+        path = Path(folder)
+        if len(path.relative_to(root).parts) >= _SEARCH_DEPTH:
+            children.clear()
+        if path != root:
+            yield path

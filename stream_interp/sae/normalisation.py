@@ -1,0 +1,52 @@
+"""Per-token normalisation of the input, undone on the output. A dataset-wide factor is folded at load instead."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from stream_interp.sae.config import Normalisation
+
+_LAYER_NORM_EPS = 1e-5
+
+
+class Normalised(NamedTuple):
+    """`x` [n, d_in] as the SAE sees it; an output becomes `output·scale + shift`, both [n, 1], None = leave it."""
+
+    x: torch.Tensor
+    scale: torch.Tensor | None = None
+    shift: torch.Tensor | None = None
+
+    def undo(self, output: torch.Tensor) -> torch.Tensor:
+        """Puts `output` [n, d_out] into the units of the raw input."""
+        if self.scale is not None:
+            output = output * self.scale
+        return output if self.shift is None else output + self.shift
+
+
+def normalise(kind: Normalisation, x: torch.Tensor) -> Normalised:
+    """Applies `kind` to `x` [n, d_in], in float32 or better."""
+    if kind == "constant_norm_rescale":
+        return _constant_norm(_at_least_float32(x))
+    if kind == "layer_norm":
+        return _layer_norm(_at_least_float32(x))
+    return Normalised(x)
+
+
+def _at_least_float32(x: torch.Tensor) -> torch.Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _constant_norm(x: torch.Tensor) -> Normalised:
+    norm = x.norm(dim=1, keepdim=True)
+    root_d = x.shape[1] ** 0.5
+    smallest = torch.finfo(x.dtype).tiny  # a token of zeros stays zeros instead of becoming NaN
+    return Normalised(x * (root_d / norm.clamp_min(smallest)), scale=norm / root_d)
+
+
+def _layer_norm(x: torch.Tensor) -> Normalised:
+    mean = x.mean(dim=1, keepdim=True)
+    centred = x - mean
+    std = centred.std(dim=1, keepdim=True)  # n - 1, as the publishing tools do; eps on the way in only, likewise
+    return Normalised(centred / (std + _LAYER_NORM_EPS), scale=std, shift=mean)
