@@ -119,13 +119,13 @@ def _change(topic: Topic, now: Found, twins: Sequence[Found], prefix: str) -> li
         steps.append(replace(base, action="alter_config", config=changed, config_before=before))
     uneven = sorted({twin.partitions for twin in twins} - {now.partitions})
     if uneven:
-        steps.append(_refused(base, topic, f"its partitions correspond to those of a topic that has {uneven[0]}"))
+        steps.append(_refused(base, topic, f"but each belongs to one of a topic that has {uneven[0]}"))
     elif now.partitions < topic.partitions and topic.ordered:
         why = f"{topic.partitions} are declared; adding partitions would break the order of its keys"
         steps.append(_refused(base, topic, why))
     elif now.partitions < topic.partitions:
         steps.append(
-            replace(base, action="add_partitions", partitions=topic.partitions, why=f"it has {now.partitions}")
+            replace(base, action="add_partitions", partitions=topic.partitions, why=f"found {now.partitions}")
         )
     return steps or [base]
 
@@ -138,10 +138,10 @@ def _wanted_config(topic: Topic, replication: int) -> dict[str, str]:
 def _refused(base: Step, topic: Topic, why: str) -> Step:
     keep = topic.same_partitions_as or topic.name
     migration = [
-        f"keep it: declare {base.partitions} partitions for {keep} (--partitions {keep}={base.partitions})",
+        f"keep it: pass --partitions {keep}={base.partitions} to every plan and apply",
         "or migrate: 1. drain: stop the producers, wait until ENCODE and DETECT have no lag, stop every process",
         "2. new topics: set kafka.topic_prefix to a new prefix and run `stream-interp topics apply`",
-        f"3. backfill: publish the baselines there again, `stream-interp baseline build` per lane; {topic.backfill}",
+        f"3. backfill: {topic.backfill}; publish the baselines there, too (`stream-interp baseline build` per lane)",
         "4. re-point: start ENCODE and DETECT, then the producers, with the new prefix; nothing deletes the old topics",
     ]
-    return replace(base, action="refused", why=f"it has {base.partitions} partitions, {why}", migration=migration)
+    return replace(base, action="refused", why=f"found {base.partitions} partitions, {why}", migration=migration)
