@@ -12,7 +12,7 @@ from rich.table import Table
 out = Console(soft_wrap=True)  # what a person reads on stdout, such as a table; never with --json
 err = Console(stderr=True)  # notices, progress bars, live tables
 
-_PIPE_COLUMNS = 1_000  # a pipe has no width: one row, one line
+_pipe = Console(width=1_000)  # a pipe has no width: one row, one line
 
 
 def emit_json(value: object) -> None:
@@ -34,7 +34,7 @@ def emit_table(title: str, columns: list[str], rows: list[list[object]]) -> None
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*("-" if cell is None else escape(str(cell)) for cell in row))
-    out.print(table, width=None if out.is_terminal else _PIPE_COLUMNS)
+    (out if out.is_terminal else _pipe).print(table)
 
 
 def notice(text: str, style: str | None = None) -> None:

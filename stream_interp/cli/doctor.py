@@ -1,0 +1,115 @@
+"""`doctor`: does everything that a worker needs answer, load and fit?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
+import typer
+from msgspec import Struct
+
+from stream_interp.cli.configuration import load_settings
+from stream_interp.cli.options import BootstrapOption, ConfigOption, JsonOption, RedisOption, SetOption, flags
+from stream_interp.cli.output import emit_json, emit_table, notice
+from stream_interp.cli.version import versions
+from stream_interp.errors import DependencyUnreachable, StreamInterpError
+from stream_interp.secret_files import read_secret
+from stream_interp.settings import KafkaSettings, RedisSettings, Settings
+
+DIRECTIONS = 2  # each feature has an up-test and a down-test
+_WORST_FIRST = (DependencyUnreachable.exit_code, StreamInterpError.exit_code)
+
+
+class Check(Struct, frozen=True, kw_only=True):
+    """One thing looked at. `exit_code` is what the command ends with if this is the worst."""
+
+    name: str
+    state: Literal["ok", "failed", "skipped"]
+    detail: str
+    exit_code: int = 0
+    state_bytes_per_lane: int | None = None  # SAEs only: the per-feature tests' state of each lane in DETECT
+
+
+def doctor(
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    bootstrap: BootstrapOption = None,
+    redis_url: RedisOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Addresses, topics, SAEs, memory and versions. Exit 5 if a server does not answer, 1 if anything else is wrong."""
+    settings = load_settings(config, flags(sets, bootstrap=bootstrap, redis_url=redis_url))
+    notice("checking Kafka, Redis and the SAEs …")
+    checks = examine(settings)
+    exit_code = next((code for code in _WORST_FIRST if any(check.exit_code == code for check in checks)), 0)
+    if json:
+        emit_json({"schema_version": 1, "ok": exit_code == 0, "checks": checks, "versions": versions()})
+    else:
+        emit_table("", ["check", "state", "found"], [[check.name, check.state, check.detail] for check in checks])
+        emit_table("", ["package", "version"], [[name, number] for name, number in versions().items()])
+    raise typer.Exit(exit_code)
+
+
+def examine(settings: Settings) -> list[Check]:
+    """All checks, in the order of the data's way. Never raises for what it looks at."""
+    return [
+        *_attempt("kafka", partial(_kafka, settings.kafka)),
+        *_attempt("redis", partial(_redis, settings.redis)),
+        *_saes(settings),
+    ]
+
+
+def state_bytes(d_sae: int) -> int:
+    """State of a lane's per-feature tests: one float64 for each direction, rate ratio and feature."""
+    from stream_interp.drift.esr import ODDS_RATIOS
+
+    return DIRECTIONS * len(ODDS_RATIOS) * 8 * d_sae
+
+
+def _attempt(name: str, look: Callable[[], list[Check]]) -> list[Check]:
+    try:
+        return look()
+    except StreamInterpError as error:
+        code = error.exit_code if isinstance(error, DependencyUnreachable) else StreamInterpError.exit_code
+        return [Check(name=name, state="failed", detail=str(error), exit_code=code)]
+
+
+def _kafka(kafka: KafkaSettings) -> list[Check]:
+    from stream_interp.kafka.client import address
+    from stream_interp.kafka.topics import plan_topics
+
+    steps = plan_topics(kafka)
+    open_steps = [f"{step.topic} ({step.action})" for step in steps if step.action != "unchanged"]
+    if open_steps:
+        detail = f"`stream-interp topics plan` explains: {', '.join(open_steps)}"
+        topics = Check(name="topics", state="failed", detail=detail, exit_code=StreamInterpError.exit_code)
+    else:
+        topics = Check(name="topics", state="ok", detail=f"all {len(steps)} as declared")
+    return [Check(name="kafka", state="ok", detail=f"answers at {address(kafka)}"), topics]
+
+
+def _redis(redis: RedisSettings) -> list[Check]:
+    from stream_interp.status.connection import address, require_redis
+
+    if not redis.url:
+        return [Check(name="redis", state="skipped", detail="redis.url is empty: no look-up view")]
+    password = read_secret(redis.password_file, "redis.password_file") if redis.password_file else None
+    require_redis(redis.url, password=password)
+    return [Check(name="redis", state="ok", detail=f"answers at {address(redis.url)}")]
+
+
+def _saes(settings: Settings) -> list[Check]:
+    paths = dict.fromkeys(site.sae for site in settings.sites if site.sae)
+    if not paths:
+        return [Check(name="sae", state="skipped", detail="no site names one: only raw activations are tested (T0)")]
+    return [check for path in paths for check in _attempt("sae", partial(_sae, path, settings))]
+
+
+def _sae(path: str, settings: Settings) -> list[Check]:
+    from stream_interp.sae import load
+
+    sae = load(path, device=settings.sae.device, max_memory_bytes=settings.sae.max_memory_bytes)
+    size = state_bytes(sae.d_sae)
+    detail = f"{path}: d_in {sae.d_in}, {sae.d_sae} features, {sae.fingerprint[:16]}; {size:,} bytes of state per lane"
+    return [Check(name="sae", state="ok", detail=detail, state_bytes_per_lane=size)]

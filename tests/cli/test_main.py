@@ -1,0 +1,194 @@
+import json
+import os
+import subprocess
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import typer
+
+from stream_interp.cli import app, main
+from stream_interp.cli.output import emit_json, emit_table, notice
+from stream_interp.errors import BlindError, DependencyUnreachable, IntegrityError, StreamInterpError, UsageError
+
+UNREACHABLE = "127.0.0.1:1"
+ERRORS: dict[str, BaseException] = {
+    "plain": StreamInterpError("[bold]no[/] markup\nsecond line"),
+    "usage": UsageError("u"),
+    "blind": BlindError("b"),
+    "unreachable": DependencyUnreachable("Kafka", "h:1", "gone", "Start it."),
+    "integrity": IntegrityError("i"),
+    "drift": typer.Exit(3),
+    "interrupt": KeyboardInterrupt(),
+    "fault": ZeroDivisionError("by zero"),
+    "pipe": BrokenPipeError(),
+}
+
+
+def probe(kind: str) -> None:
+    if kind in ERRORS:
+        raise ERRORS[kind]
+    notice("noise")
+    emit_json({"kind": kind})
+
+
+@pytest.fixture(autouse=True)
+def table(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = sys.modules.setdefault("stream_interp_cli_probe", type(sys)("stream_interp_cli_probe"))
+    module.probe = probe  # type: ignore[attr-defined]
+    rows = (
+        app.Row("probe", "stream_interp_cli_probe:probe", "Probe."),
+        app.Row("broken", "stream_interp.cli.not_written:nothing", "Broken."),
+    )
+    monkeypatch.setattr(app, "COMMANDS", (*app.COMMANDS, *rows))
+    monkeypatch.delenv("STREAM_INTERP_DEBUG", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        ("fine", 0),
+        ("plain", 1),
+        ("usage", 2),
+        ("drift", 3),
+        ("blind", 4),
+        ("unreachable", 5),
+        ("integrity", 6),
+        ("fault", 1),
+        ("interrupt", 130),
+    ],
+)
+def test_exit_codes(kind: str, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["probe", kind]) == code
+    streams = capsys.readouterr()
+    assert "Traceback" not in streams.err
+    assert streams.out == ('{"kind":"fine"}\n' if kind == "fine" else "")
+
+
+def test_an_error_is_one_line_and_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["probe", "plain"])
+    assert capsys.readouterr().err == "error: [bold]no[/] markup second line\n"
+    main(["probe", "unreachable"])
+    assert capsys.readouterr().err == "error: Kafka at h:1: gone. Start it.\n"
+
+
+def test_a_fault_names_its_type_and_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["probe", "fault"])
+    assert capsys.readouterr().err.startswith("error: ZeroDivisionError: by zero.")
+    assert main(["probe", "fault", "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["prbe"], ["probe"], ["probe", "x", "--nope"], ["topics", "plam"], []])
+def test_wrong_words_exit_2(words: list[str]) -> None:
+    assert main(words) == 2
+
+
+def test_a_command_that_cannot_be_imported_leaves_the_others_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["broken"]) == 1
+    assert "not_written" in capsys.readouterr().err
+    assert main(["--help"]) == 0
+    assert main(["probe", "fine"]) == 0
+
+
+def test_help_lists_every_command_and_imports_none(capsys: pytest.CaptureFixture[str]) -> None:
+    loaded = {row.target.partition(":")[0] for row in app.COMMANDS} & set(sys.modules)
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(row.name.partition(" ")[0] in shown for row in app.COMMANDS)
+    assert {row.target.partition(":")[0] for row in app.COMMANDS} & set(sys.modules) == loaded
+
+
+@pytest.mark.parametrize("row", app.COMMANDS, ids=lambda row: row.name)
+def test_every_row_of_the_table_has_its_command(row: app.Row, capsys: pytest.CaptureFixture[str]) -> None:
+    module, _, function = row.target.partition(":")
+    assert callable(getattr(import_module(module), function))
+    assert main([*row.name.split(), "--help"]) == 0
+
+
+def test_tables_show_cells_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    emit_table("", ["name", "value"], [["[red]x[/red]", None], ["y" * 200, 1]])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["[red]x[/red]", "-"]
+    assert lines[2].split() == ["y" * 200, "1"]
+
+
+def _run(*words: str, cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "stream_interp.cli", *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=cwd,
+        env={**os.environ, **environ},
+        check=False,
+    )
+
+
+def test_version_is_fast_and_leaves_torch_alone(tmp_path: Path) -> None:
+    code = (
+        "import sys; from stream_interp.cli import main; rc = main(['version', '--json']); "
+        "sys.exit(rc or 'torch' in sys.modules)"
+    )
+    started_s = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - started_s < 5
+    assert {"stream-interp", "torch", "librdkafka", "python"} <= set(json.loads(done.stdout)["versions"])
+
+
+def test_config_show_json_is_json_only(tmp_path: Path) -> None:
+    (tmp_path / "stream-interp.toml").write_text("[drift]\ntolerance = 1.5\n")
+    done = _run("config", "show", "--json", "--bootstrap", "h:1", cwd=tmp_path, STREAM_INTERP_WINDOW__REQUESTS="4")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    settings = json.loads(done.stdout)["settings"]
+    assert settings["drift.tolerance"] == {"value": 1.5, "origin": "stream-interp.toml:2"}
+    assert settings["window.requests"] == {"value": 4, "origin": "STREAM_INTERP_WINDOW__REQUESTS"}
+    assert settings["kafka.bootstrap"] == {"value": "h:1", "origin": "flag"}
+    assert settings["drift.clock"] == {"value": "closed_at", "origin": "default"}
+
+
+def test_doctor_names_the_unreachable_broker(tmp_path: Path) -> None:
+    started_s = time.monotonic()
+    done = _run("doctor", "--json", "--bootstrap", UNREACHABLE, "--redis-url", "", cwd=tmp_path)
+    assert time.monotonic() - started_s < 15
+    assert done.returncode == 5
+    assert "Traceback" not in done.stderr
+    assert "%" not in done.stderr  # librdkafka's own log lines start with %3|
+    report = json.loads(done.stdout)
+    kafka, redis, sae = report["checks"]
+    assert (kafka["name"], kafka["state"]) == ("kafka", "failed")
+    assert UNREACHABLE in kafka["detail"]
+    assert (redis["state"], sae["state"]) == ("skipped", "skipped")
+    assert report["ok"] is False
+
+
+def test_topics_plan_exits_5_in_time(tmp_path: Path) -> None:
+    started_s = time.monotonic()
+    done = _run("topics", "plan", "--bootstrap", UNREACHABLE, cwd=tmp_path)
+    assert time.monotonic() - started_s < 15
+    assert done.returncode == 5
+    assert done.stdout == ""
+    assert UNREACHABLE in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_leaves_early_is_no_error_message(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m stream_interp.cli config show | true"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.stderr == ""
+
+
+def test_no_colour_where_it_is_not_wanted(tmp_path: Path) -> None:
+    done = _run("nothing", cwd=tmp_path, NO_COLOR="1", FORCE_COLOR="1", TERM="xterm-256color")
+    assert done.returncode == 2
+    assert "\x1b[3" not in done.stderr
+
+
+def test_state_bytes_follow_the_design() -> None:
+    from stream_interp.cli.doctor import state_bytes
+
+    assert state_bytes(4_608) == 4_608 * 2 * 8 * 8
