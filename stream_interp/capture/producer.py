@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 TOPIC = "interp.activations"
 MIB = 1024 * 1024
+MAX_MESSAGE_BYTES = 900_000  # below every default of max.message.bytes, with room for headers
 
 _AT_EXIT_S = 5.0
 
@@ -57,7 +58,7 @@ class SnapshotProducer:
         tenant: str = "default",
         topic_prefix: str = "",
         max_queue_bytes: int = 64 * MIB,
-        max_message_bytes: int = 900_000,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
         librdkafka: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.time,
         transport: Transport | None = None,

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from stream_interp.kafka.client import producer, producer_config
+from stream_interp.errors import DependencyUnreachable, UsageError
+from stream_interp.kafka.client import address, admin, producer, producer_config
 from stream_interp.records.envelope import Envelope
 from stream_interp.settings import KafkaSettings
 
@@ -16,6 +17,22 @@ _SPARE_BYTES = 64 * 1024  # key, headers and framing of one record
 _FATAL_DRAIN_S = 1.0
 
 OnDone = Callable[[str | None], None]
+
+
+def require_topic(kafka: KafkaSettings, topic: str, timeout_s: float = 5.0) -> None:
+    """Returns if the topic (named without `kafka.topic_prefix`) exists.
+
+    Raises:
+        UsageError: it does not.
+        DependencyUnreachable: Kafka does not answer.
+    """
+    name = kafka.topic_prefix + topic
+    try:
+        topics = admin(kafka).list_topics(timeout=timeout_s).topics
+    except KafkaException as error:
+        raise DependencyUnreachable("Kafka", address(kafka), error.args[0].str(), "Is it still running?") from error
+    if name not in topics:
+        raise UsageError(f"Kafka at {address(kafka)} has no topic {name}; create it with `stream-interp topics apply`")
 
 
 class TopicProducer:
@@ -31,6 +48,7 @@ class TopicProducer:
     """
 
     def __init__(self, kafka: KafkaSettings, topic: str, max_message_bytes: int) -> None:
+        self.delivered = 0  # records that Kafka has acknowledged
         self._topic = kafka.topic_prefix + topic
         self._config = producer_config(
             kafka,
@@ -47,6 +65,7 @@ class TopicProducer:
         """
 
         def delivered(error: KafkaError | None, _: Message) -> None:
+            self.delivered += error is None
             on_done(None if error is None else error.str())
 
         try:
