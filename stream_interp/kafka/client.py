@@ -168,4 +168,4 @@ def _config(kafka: KafkaSettings, base: Config, overrides: Mapping[str, object],
 
 def _refuse(error: KafkaException) -> NoReturn:
     fault = error.args[0]
-    raise UsageError(f"kafka.librdkafka: {fault.str()}; expected a setting of librdkafka's CONFIGURATION.md") from error
+    raise UsageError(f"kafka.librdkafka: {fault.str()}; librdkafka's CONFIGURATION.md lists what it takes") from error

@@ -26,7 +26,7 @@ _LOGIN = {
 }
 _SILENT = (
     "it closes the connection before it answers, or does not speak Kafka",
-    "Is this a TLS listener? Then set security.protocol under [kafka.librdkafka].",
+    "Does this listener want TLS or a login? Then set security.protocol under [kafka.librdkafka].",
 )
 
 

@@ -102,7 +102,7 @@ def test_nobody_there(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_plain_text_to_a_listener_that_hangs_up(hangs_up: str) -> None:
-    with pytest.raises(DependencyUnreachable, match=r"TLS listener\?"):
+    with pytest.raises(DependencyUnreachable, match=r"TLS or a login\?"):
         require_kafka(KafkaSettings(bootstrap=hangs_up), timeout_s=1.0)
 
 
