@@ -69,9 +69,7 @@ def scalars(health: HealthSums | None, with_sae: bool) -> dict[str, float | None
     return values
 
 
-def second_opinions_after(
-    opinions: dict[str, Opinion], window: HealthSums, with_sae: bool
-) -> dict[str, Opinion]:
+def second_opinions_after(opinions: dict[str, Opinion], window: HealthSums, with_sae: bool) -> dict[str, Opinion]:
     """river's view of the signals after one more window."""
     updated = dict(opinions)
     for name, value in scalars(window, with_sae).items():

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from stream_interp.detect import health
 from stream_interp.detect.health import HealthSums
 from stream_interp.drift import stationarity
+from stream_interp.records.arrays import Arrays
 from stream_interp.records.control import BaselineHeader, ProjectorHeader, Versioned, make_control
 from stream_interp.records.lane import Lane
 from stream_interp.records.lengths import percentile
@@ -140,6 +141,13 @@ def make_baseline(
         explained_variance=values["explained_variance"], l0=values["l0"], norm=values["norm"] or 0.0,
         massive_share=values["massive_share"] or 0.0,
     )  # fmt: skip
-    arrays = {"requests_fired": calibration.fired, "calibration_scores": np.concatenate(calibration.scores)}
+    arrays: Arrays = {"requests_fired": calibration.fired, "calibration_scores": np.concatenate(calibration.scores)}
     return make_control("baseline", header, arrays, author, f"calibration of {calibration.requests} requests")
 
+
+def projector_of(baseline: BaselineHeader) -> ProjectorHeader:
+    """What DETECT needs to know of the projector that a baseline from elsewhere was made with: its version."""
+    return ProjectorHeader(
+        lane=baseline.lane, version=baseline.projector_version, unit_tokens=0, d_in=0, d_sae=0,
+        fit_requests=baseline.fit_requests, fit_tokens=0, shrinkage=0.0, kept_directions=0,
+    )  # fmt: skip

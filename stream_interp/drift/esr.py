@@ -31,7 +31,9 @@ def log_odds(direction: Direction) -> Floats:
 
 def log_normaliser(p: Floats, direction: Direction) -> Floats:
     """log(1 − p + p·e^λ), [C, K], for the null rates p [K]."""
-    return np.log1p(np.multiply.outer(np.expm1(log_odds(direction)), p))
+    growth: Floats = np.multiply.outer(np.expm1(log_odds(direction)), p)
+    log_norm: Floats = np.log1p(growth)
+    return log_norm
 
 
 def update(

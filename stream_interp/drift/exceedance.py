@@ -46,7 +46,7 @@ class Exceedance:
     @property
     def armed(self) -> NDArray[np.bool_]:
         """[K]: tests with at least one usable threshold."""
-        return self.usable.any(axis=1)
+        return np.any(self.usable, axis=1)  # type: ignore[no-any-return]
 
 
 def build(scores: NDArray[np.float32], tests: list[tuple[int, int]], alpha: float) -> Exceedance:
@@ -88,4 +88,5 @@ def step(tests: Exceedance, m: Floats, over: NDArray[np.bool_], w: float) -> Flo
 def value(tests: Exceedance, m: Floats) -> Floats:
     """The statistic [K] of each test: the mean over odds ratios and usable thresholds; 0 if unarmed."""
     per_threshold = esr.value(m).reshape(tests.thresholds.shape) * tests.usable
-    return per_threshold.sum(axis=1) / np.maximum(tests.usable.sum(axis=1), 1)
+    mean: Floats = per_threshold.sum(axis=1) / np.maximum(tests.usable.sum(axis=1), 1)
+    return mean

@@ -32,7 +32,8 @@ def update(opinion: Opinion, x: float) -> Opinion:
 
 
 def _restore(opinion: Opinion) -> tuple[Any, Any]:
-    adwin, page_hinkley = ADWIN(), PageHinkley()
+    adwin: Any = ADWIN()  # type: ignore[no-untyped-call]
+    page_hinkley: Any = PageHinkley()
     if opinion.adwin:
         adwin._drift_detected = bool(opinion.adwin[0])
         adwin._helper.__setstate__(opinion.adwin[1:])

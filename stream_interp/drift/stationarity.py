@@ -1,7 +1,7 @@
 """Is a baseline one distribution? A growing conformal test martingale over its own scores, in log order.
 
 p = (#{earlier scores ≥ v} + 1)/(N + 1), deterministic, is stochastically larger than uniform under exchangeability, so
-decreasing bets keep the product a supermartingale; Vovk, Gammerman, Shafer: Algorithmic Learning in a Random World (2005).
+decreasing bets keep the product a supermartingale. Vovk, Gammerman, Shafer: Algorithmic Learning in a Random World.
 """
 
 from __future__ import annotations

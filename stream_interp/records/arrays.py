@@ -5,7 +5,7 @@ Any safetensors tool can open such a record. Nothing here can execute code: no p
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -14,7 +14,7 @@ from safetensors import SafetensorError, TensorSpec, deserialize, serialize
 
 from stream_interp.errors import IntegrityError
 
-Arrays = dict[str, NDArray[np.generic]]
+Arrays = dict[str, NDArray[Any]]
 Header = TypeVar("Header", bound=msgspec.Struct)
 
 _NAMES = {
@@ -72,8 +72,12 @@ def read_tensors(data: bytes) -> Arrays:
     arrays: Arrays = {}
     for name, spec in deserialize(data):  # type: ignore[no-untyped-call]
         if spec["dtype"] == "BF16":
-            bits = np.frombuffer(spec["data"], np.uint16).astype(np.uint32) << 16
-            arrays[name] = bits.view(np.float32).reshape(spec["shape"])
+            arrays[name] = widen_bfloat16(np.frombuffer(spec["data"], np.uint16)).reshape(spec["shape"])
         else:
             arrays[name] = np.frombuffer(spec["data"], _NAMES[spec["dtype"]]).reshape(spec["shape"])
     return arrays
+
+
+def widen_bfloat16(bits: NDArray[Any]) -> NDArray[np.float32]:
+    """float32 of bfloat16 bits (uint16), which is lossless."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)

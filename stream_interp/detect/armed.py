@@ -161,7 +161,10 @@ def no_evidence(tests: Tests) -> Evidence:
     d_sae, cells = len(tests.rate_baseline), tests.scores.thresholds.size
     rates = {
         direction: RateEvidence(
-            np.zeros((len(esr.ODDS_RATIOS), d_sae)), np.zeros(d_sae), np.zeros(d_sae, np.int32), np.zeros(d_sae, np.int32)
+            np.zeros((len(esr.ODDS_RATIOS), d_sae)),
+            np.zeros(d_sae),
+            np.zeros(d_sae, np.int32),
+            np.zeros(d_sae, np.int32),
         )
         for direction in DIRECTIONS
     }

@@ -1,0 +1,234 @@
+"""Incidents: a lane has at most one, every detection joins it, it resolves on evidence of recovery (design §4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_interp.detect.armed import DIRECTIONS, SCORE_TESTS, Evidence, ScoreCrossing, Tests, score_thresholds
+from stream_interp.drift import esr, exceedance, recovery
+from stream_interp.drift.esr import Direction, Floats
+from stream_interp.records.alert import FeatureDrift, Group, ScoreDrift
+from stream_interp.records.window import SCORES, Window
+
+CRITICAL_FACTOR = 20.0  # one test at 20·A makes an incident critical
+TOP_FEATURES = 20  # listed in alerts and status; the incident itself keeps all
+
+
+@dataclass(frozen=True)
+class Listed:
+    """The tests of one kind that an incident lists, [m] each.
+
+    Attributes:
+        index: feature, or row of SCORE_TESTS.
+        e: [C, m·cells] recovery e-process; cells = 1 for features, len(RANKS) for scores.
+        tick: ticks since listed.
+        request: lane's request at detection.
+        log_e: largest log statistic so far, weeks.
+    """
+
+    index: NDArray[np.int64]
+    e: Floats
+    tick: NDArray[np.int64]
+    request: NDArray[np.int64]
+    log_e: Floats
+
+
+def _nothing_listed() -> Listed:
+    none: NDArray[np.int64] = np.zeros(0, np.int64)
+    return Listed(none, np.zeros((len(esr.ODDS_RATIOS), 0)), none, none, np.zeros(0))
+
+
+@dataclass(frozen=True)
+class Incident:
+    """The open incident of a lane."""
+
+    number: int
+    severity: str
+    opened_request: int
+    opened_at_ms: int
+    change_estimate_request: int
+    groups: tuple[Group, ...]
+    up: Listed
+    down: Listed
+    scores: Listed
+    recovering: bool = False
+
+    @property
+    def features_drifted(self) -> int:
+        """Features listed in either direction."""
+        return len(np.union1d(self.up.index, self.down.index))
+
+    def listed(self, direction: Direction) -> Listed:
+        """The listed features of one direction."""
+        return self.up if direction == "up" else self.down
+
+
+@dataclass(frozen=True)
+class Crossings:
+    """The tests that are at or over A after a window, by kind, and the largest statistic in units of A."""
+
+    up: NDArray[np.int64]
+    down: NDArray[np.int64]
+    scores: NDArray[np.int64]
+    score_request: NDArray[np.int64]  # [K] request inside the window, 0 = not crossed
+    score_peak: Floats
+    largest_over_a: float
+
+    @property
+    def groups(self) -> set[Group]:
+        """The groups with a crossing."""
+        crossed: set[Group] = {SCORE_TESTS[i].group for i in self.scores}
+        return crossed | ({"features"} if len(self.up) or len(self.down) else set())
+
+
+def crossings(tests: Tests, evidence: Evidence, scores: ScoreCrossing) -> Crossings:
+    """Which tests have crossed."""
+    a_features, a_scores = tests.thresholds.get("features", np.inf), score_thresholds(tests)
+    values = {d: esr.value(evidence.rates[d].m) * tests.rates[d].armed for d in DIRECTIONS}
+    over = {d: np.flatnonzero(values[d] >= a_features) for d in DIRECTIONS}
+    largest = max([0.0, *(float(values[d].max()) / a_features for d in DIRECTIONS if len(values[d]))])
+    largest = max(largest, float((scores.peak / a_scores).max()))
+    crossed = np.flatnonzero(scores.first_over)
+    return Crossings(over["up"], over["down"], crossed, scores.first_over, scores.peak, largest)
+
+
+def opened_or_joined(
+    incident: Incident | None,
+    found: Crossings,
+    tests: Tests,
+    evidence: Evidence,
+    request: int,
+    window: Window,
+    number: int,
+) -> Incident | None:
+    """The incident after a window whose last request is the lane's `request`-th; None while nothing crossed."""
+    if incident is None and not found.groups:
+        return None
+    base = incident or Incident(
+        number=number, severity="warning", opened_request=request, opened_at_ms=window.header.closed_at_ms,
+        change_estimate_request=_change_estimate(tests, evidence, found, request), groups=(),
+        up=_nothing_listed(), down=_nothing_listed(), scores=_nothing_listed(),
+    )  # fmt: skip
+    groups: tuple[Group, ...] = tuple(sorted({*base.groups, *found.groups}))
+    critical = base.severity == "critical" or len(groups) >= 2 or found.largest_over_a >= CRITICAL_FACTOR
+    first = request - window.header.requests
+    with np.errstate(divide="ignore"):
+        log_rates = {d: np.log(esr.value(evidence.rates[d].m)) for d in DIRECTIONS}
+        log_scores = np.log(found.score_peak)
+    return replace(
+        base,
+        severity="critical" if critical else "warning",
+        groups=groups,
+        up=_join(base.up, found.up, log_rates["up"], np.full(len(found.up), request), 1),
+        down=_join(base.down, found.down, log_rates["down"], np.full(len(found.down), request), 1),
+        scores=_join(
+            base.scores, found.scores, log_scores, first + found.score_request[found.scores], len(exceedance.RANKS)
+        ),
+    )
+
+
+def _join(listed: Listed, crossed: NDArray[np.int64], log_e: Floats, request: NDArray[np.int64], cells: int) -> Listed:
+    """Adds the crossed tests that are not listed yet; a crossing of a listed test starts its recovery anew."""
+    new = ~np.isin(crossed, listed.index)
+    index = np.concatenate([listed.index, crossed[new]])
+    m = int(new.sum())
+    return Listed(
+        index=index,
+        e=np.concatenate([listed.e, np.zeros((len(esr.ODDS_RATIOS), m * cells))], axis=1),
+        tick=np.concatenate([listed.tick, np.zeros(m, np.int64)]),
+        request=np.concatenate([listed.request, request[new]]),
+        log_e=np.maximum(np.concatenate([listed.log_e, np.full(m, -np.inf)]), log_e[index]),
+    )
+
+
+def _change_estimate(tests: Tests, evidence: Evidence, found: Crossings, request: int) -> int:
+    """Where the CUSUM of the strongest crossed test last touched 0."""
+    if len(found.scores):
+        cells = evidence.score_n_since.reshape(tests.scores.thresholds.shape)
+        strongest = found.scores[np.argmax(found.score_peak[found.scores])]
+        return request - int(cells[strongest].max())
+    since = np.concatenate([evidence.rates["up"].n_since[found.up], evidence.rates["down"].n_since[found.down]])
+    return request - int(np.median(since))
+
+
+def recovered_or_not(incident: Incident, tests: Tests, window: Window) -> tuple[Incident, bool]:
+    """Feeds a later window to the recovery of every listed test; True once all of them reached 20."""
+    n = window.header.requests
+    if not n:
+        return incident, False
+    counts = np.zeros(len(tests.rate_baseline))
+    counts[window.arrays["feature_ids"]] = window.arrays["requests_fired"]
+    new: dict[str, Listed] = {}
+    values = []
+    for direction in DIRECTIONS:
+        listed = incident.listed(direction)
+        p, x = tests.rates[direction].p[listed.index], counts[listed.index]
+        e = recovery.update(listed.e, listed.tick + 1, p, direction, n, x)
+        new[direction] = replace(listed, e=e, tick=listed.tick + 1)
+        values.append(esr.value(e))
+    new["scores"], score_values = _score_recovery(incident.scores, tests, window)
+    lowest = float(np.concatenate([*values, score_values]).min(initial=np.inf))
+    recovering = lowest >= recovery.RECOVERING or (incident.recovering and lowest >= 1)
+    after = replace(incident, up=new["up"], down=new["down"], scores=new["scores"], recovering=recovering)
+    return after, lowest >= recovery.RECOVERED
+
+
+def _score_recovery(listed: Listed, tests: Tests, window: Window) -> tuple[Listed, Floats]:
+    over = exceedance.exceeds(tests.scores, window.arrays["request_scores"].astype(np.float32))
+    p = tests.scores.null_rates[listed.index].ravel()
+    x = over.sum(axis=0)[listed.index].astype(np.float64).ravel()
+    cells = tests.scores.thresholds.shape[1]
+    e = recovery.update(listed.e, np.repeat(listed.tick + 1, cells), p, "up", len(over), x)
+    usable = tests.scores.usable[listed.index]
+    value = (esr.value(e).reshape(usable.shape) * usable).sum(axis=1) / np.maximum(usable.sum(axis=1), 1)
+    return replace(listed, e=e, tick=listed.tick + 1), value
+
+
+def cause_hint(groups: tuple[Group, ...]) -> str:
+    """The likeliest cause class. T0 sees activations without the SAE: when it is silent, the SAE is to blame."""
+    if "t0" not in groups and "health" in groups:
+        return "sae_health"
+    return "data_shift"
+
+
+def feature_drifts(
+    incident: Incident, tests: Tests, evidence: Evidence, top: int | None = TOP_FEATURES
+) -> list[FeatureDrift]:
+    """The strongest listed features by their evidence; all of them with `top` None."""
+    drifts = []
+    log_a = float(np.log(tests.thresholds.get("features", np.inf)))
+    for direction in DIRECTIONS:
+        listed, moving = incident.listed(direction), evidence.rates[direction]
+        for row in np.argsort(-listed.log_e, kind="stable")[:top]:
+            feature = int(listed.index[row])
+            baseline = float(tests.rate_baseline[feature])
+            since = max(int(moving.n_since[feature]), 1)
+            drifts.append(
+                FeatureDrift(
+                    feature=feature, direction="new" if baseline == 0 else direction, log_e=float(listed.log_e[row]),
+                    log_threshold=log_a, rate_baseline=baseline, rate_now=float(moving.x_since[feature]) / since,
+                    detected_request=int(listed.request[row]),
+                )
+            )  # fmt: skip
+    return sorted(drifts, key=lambda d: -d.log_e)[:top]
+
+
+def score_drifts(incident: Incident, tests: Tests, recent: NDArray[np.float32]) -> list[ScoreDrift]:
+    """The listed scores; `recent` [n, S] are the latest requests' scores."""
+    a_weeks = score_thresholds(tests)
+    drifts = []
+    for row, k in enumerate(incident.scores.index):
+        test = SCORE_TESTS[k]
+        now = recent[:, SCORES.index(test.score)]
+        drifts.append(
+            ScoreDrift(
+                score=test.score, direction=test.direction, group=test.group, log_e=float(incident.scores.log_e[row]),
+                log_threshold=float(np.log(a_weeks[k])), baseline_median=tests.medians[test.score],
+                now_median=float(np.median(now[np.isfinite(now)])) if np.isfinite(now).any() else float("nan"),
+                detected_request=int(incident.scores.request[row]),
+            )
+        )  # fmt: skip
+    return drifts

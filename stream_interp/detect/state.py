@@ -1,0 +1,91 @@
+"""The state of one lane: all that `step` knows, and all that a checkpoint holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from stream_interp.detect.armed import Evidence, Tests
+from stream_interp.detect.health import HealthSums
+from stream_interp.detect.incident import Incident
+from stream_interp.detect.learning import Learned
+from stream_interp.drift.second_opinions import Opinion
+from stream_interp.records.alert import Position
+from stream_interp.records.arrays import Arrays
+from stream_interp.records.control import BaselineHeader, ProjectorHeader
+from stream_interp.records.lane import Lane
+from stream_interp.records.window import SCORES
+from stream_interp.settings import DriftSettings
+
+RECENT_REQUESTS = 64  # whose scores are kept for "now"
+
+
+class DetectSettings(Struct, frozen=True, kw_only=True):
+    """The settings that decisions are a function of; they travel in the state and in markers."""
+
+    drift: DriftSettings = DriftSettings()
+    baseline_requests: int = 10_000
+
+
+Phase = Literal["fit", "calibrate", "armed", "refused"]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The frozen reference a lane is judged by."""
+
+    header: BaselineHeader
+    arrays: Arrays
+
+
+def _no_scores() -> NDArray[np.float32]:
+    return np.zeros((0, len(SCORES)), np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaneState:
+    """A lane after some position of its windows partition.
+
+    Attributes:
+        requests: counted since the lane was armed, or in the learning phase it is in.
+        counted, seen: requests that fed tests or baseline, and all; `reasons` has the difference.
+        weeks: time spent armed, on the drift clock: what the budget is spent against.
+        recent_scores: [≤ RECENT_REQUESTS, len(SCORES)].
+        tests: follows from baseline and settings; a checkpoint leaves it out.
+    """
+
+    lane: Lane
+    settings: DetectSettings
+    position: Position
+    phase: Phase = "fit"
+    learned: Learned | None = None
+    projector: ProjectorHeader | None = None
+    baseline: Baseline | None = None
+    tests: Tests | None = field(default=None, metadata={"derived": True})
+    evidence: Evidence | None = None
+    incident: Incident | None = None
+    incidents: int = 0
+    requests: int = 0
+    weeks: float = 0.0
+    counted: int = 0
+    seen: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    closed_at_ms: int = 0
+    clock_fault: bool = False
+    blind: bool = False
+    health_now: HealthSums | None = None
+    opinions: dict[str, Opinion] = field(default_factory=dict)
+    recent_scores: NDArray[np.float32] = field(default_factory=_no_scores)
+
+    def describe(self) -> dict[str, Any]:
+        """What to say of a lane in a log line."""
+        return {"lane_id": self.lane.lane_id, "phase": self.phase, "requests": self.requests}
+
+
+def state_bytes(d_sae: int) -> int:
+    """Upper bound of an armed lane's evidence: 2 directions × (8 components + CUSUM) float64 + 2 counters int32."""
+    return d_sae * 2 * (8 * 8 + 8 + 2 * 4)

@@ -1,0 +1,226 @@
+"""`step(state, item) → (state', events)`: the pure heart of DETECT.
+
+No clock (a tick's time is the window's `closed_at`), no I/O, no randomness: decisions are a function of the log order
+of the lane's windows partition and of nothing else, so a replay gives the same alerts with the same ids.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from stream_interp.detect import armed, health, learning
+from stream_interp.detect.incident import (
+    Incident,
+    cause_hint,
+    crossings,
+    feature_drifts,
+    opened_or_joined,
+    recovered_or_not,
+    score_drifts,
+)
+from stream_interp.detect.state import RECENT_REQUESTS, Baseline, DetectSettings, LaneState
+from stream_interp.records.alert import Alert, Position, Severity, Transition, event_id
+from stream_interp.records.control import Versioned, read_baseline, read_projector
+from stream_interp.records.lane import Lane, digest
+from stream_interp.records.window import FIT, Window
+from stream_interp.settings import DriftSettings
+
+MS_PER_WEEK = 7 * 24 * 3600 * 1000
+MAX_CLOCK_LEAD_MS = 60_000
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """The state after a step and what it emits: alert transitions, and control records of its own making."""
+
+    state: LaneState
+    alerts: tuple[Alert, ...] = ()
+    controls: tuple[Versioned, ...] = ()
+
+
+def new_lane(lane: Lane, settings: DetectSettings, position: Position) -> LaneState:
+    """A lane that has seen nothing and starts to learn."""
+    return LaneState(lane=lane, settings=settings, position=position)
+
+
+def apply_baseline(state: LaneState, baseline: Versioned, drift: DriftSettings, position: Position) -> StepResult:
+    """A marker names a baseline: the lane is armed with it here. A version already in effect changes nothing."""
+    header, arrays = read_baseline(baseline)
+    if state.baseline is not None and header.version <= state.baseline.header.version:
+        return StepResult(replace(state, position=position))
+    settings = DetectSettings(drift=drift, baseline_requests=state.settings.baseline_requests)
+    return StepResult(_arm(replace(state, settings=settings, position=position), Baseline(header, arrays)))
+
+
+def go_blind(state: LaneState, after_position: int, at_ms: int, position: Position) -> StepResult:
+    """The shell saw no window for too long; void if a later window was ticked meanwhile."""
+    if state.blind or state.position.offset > after_position:
+        return StepResult(replace(state, position=position))
+    after = replace(state, blind=True, position=position)
+    return StepResult(after, (_lane_alert(after, "blind", "critical", at_ms, "no_windows"),))
+
+
+def step(state: LaneState, window: Window, position: Position, append_ms: int) -> StepResult:
+    """One window. `append_ms` is the time at which the log took its last chunk."""
+    before = replace(state, position=position)
+    before, alerts = _seeing_again(before, window)
+    before, closed_at_ms, clock_alerts = _clock(before, window, append_ms)
+    elapsed_ms = max(0, closed_at_ms - before.closed_at_ms) if before.closed_at_ms else 0
+    before = _account(replace(before, closed_at_ms=max(before.closed_at_ms, closed_at_ms)), window)
+    alerts = (*alerts, *clock_alerts)
+    expected = FIT if before.phase == "fit" else before.projector.version if before.projector else FIT
+    if before.phase == "refused":
+        return StepResult(_not_counted(before, "baseline_refused", window.header.requests), alerts)
+    if window.header.projector_version != expected:
+        return StepResult(_not_counted(before, "projector_travelling", window.header.requests), alerts)
+    before = replace(before, counted=before.counted + window.header.requests)
+    result = _tick(before, window, elapsed_ms) if before.phase == "armed" else _learn(before, window)
+    return replace(result, alerts=(*alerts, *result.alerts))
+
+
+def _seeing_again(state: LaneState, window: Window) -> tuple[LaneState, tuple[Alert, ...]]:
+    if not state.blind:
+        return state, ()
+    after = replace(state, blind=False)
+    return after, (_lane_alert(after, "seeing", "info", window.header.closed_at_ms, "windows_again"),)
+
+
+def _clock(state: LaneState, window: Window, append_ms: int) -> tuple[LaneState, int, tuple[Alert, ...]]:
+    """The window's time; one far ahead of its append time is replaced by it, so that it cannot deafen the lane."""
+    closed_at_ms = window.header.closed_at_ms
+    fault = closed_at_ms > append_ms + MAX_CLOCK_LEAD_MS
+    if fault:
+        closed_at_ms = append_ms
+    if fault == state.clock_fault:
+        return state, closed_at_ms, ()
+    after = replace(state, clock_fault=fault)
+    transition: Transition = "integrity_error" if fault else "integrity_restored"
+    alert = _lane_alert(after, transition, "critical" if fault else "info", closed_at_ms, "clock")
+    return after, closed_at_ms, (alert,)
+
+
+def _account(state: LaneState, window: Window) -> LaneState:
+    reasons = dict(state.reasons)
+    for reason, count in window.header.not_counted.items():
+        reasons[reason] = reasons.get(reason, 0) + count
+    seen = window.header.requests + sum(window.header.not_counted.values())
+    return replace(state, seen=state.seen + seen, reasons=reasons)
+
+
+def _not_counted(state: LaneState, reason: str, requests: int) -> LaneState:
+    return replace(state, reasons={**state.reasons, reason: state.reasons.get(reason, 0) + requests})
+
+
+def _learn(state: LaneState, window: Window) -> StepResult:
+    learned = learning.absorb(state.learned, window)
+    state = replace(state, learned=learned, requests=learned.requests)
+    fit_requests = max(1, int(state.settings.baseline_requests * learning.FIT_SHARE))
+    if state.phase == "fit" and learned.requests >= fit_requests:
+        projector = learning.make_projector(learned, window, version=state.closed_at_ms)
+        header, _ = read_projector(projector)
+        return StepResult(
+            replace(state, phase="calibrate", projector=header, learned=None, requests=0), controls=(projector,)
+        )
+    if state.phase == "calibrate" and learned.requests >= state.settings.baseline_requests - fit_requests:
+        return _freeze(state, learned)
+    return StepResult(state)
+
+
+def _freeze(state: LaneState, learned: learning.Learned) -> StepResult:
+    assert state.projector is not None
+    if not learning.stationary(learned):
+        return StepResult(replace(state, phase="refused", learned=None))
+    record = learning.make_baseline(learned, state.lane, state.closed_at_ms, state.projector)
+    return StepResult(_arm(state, Baseline(*read_baseline(record))), controls=(record,))
+
+
+def _arm(state: LaneState, baseline: Baseline) -> LaneState:
+    tests = armed.build(baseline.header, baseline.arrays, state.settings.drift)
+    projector = state.projector
+    if projector is None or projector.version != baseline.header.projector_version:
+        projector = learning.projector_of(baseline.header)
+    return replace(
+        state, phase="armed", learned=None, projector=projector, baseline=baseline, tests=tests,
+        evidence=armed.no_evidence(tests), incident=None, requests=0, weeks=0.0, health_now=None,
+    )  # fmt: skip
+
+
+def _tick(state: LaneState, window: Window, elapsed_ms: int) -> StepResult:
+    assert state.tests is not None
+    assert state.evidence is not None
+    n, tests, drift = window.header.requests, state.tests, state.settings.drift
+    weeks = n / drift.requests_per_week if drift.clock == "requests" else elapsed_ms / MS_PER_WEEK
+    scores = armed.update_scores(tests, state.evidence, window, weeks)
+    evidence = replace(scores.evidence, rates=armed.update_rates(tests, state.evidence, window, weeks))
+    recent = np.concatenate([state.recent_scores, window.arrays["request_scores"].astype(np.float32)])
+    sums, with_sae = health.of_window(window), window.header.d_sae > 0
+    state = replace(
+        state, evidence=evidence, requests=state.requests + n, weeks=state.weeks + weeks,
+        recent_scores=recent[-RECENT_REQUESTS:], health_now=health.decayed(state.health_now, sums, n),
+        opinions=health.second_opinions_after(state.opinions, sums, with_sae),
+    )  # fmt: skip
+    return _judge(state, window, scores)
+
+
+def _judge(state: LaneState, window: Window, scores: armed.ScoreCrossing) -> StepResult:
+    """Opens, escalates, resolves."""
+    assert state.tests is not None
+    assert state.evidence is not None
+    was, recovered = state.incident, False
+    if was is not None:
+        was, recovered = recovered_or_not(was, state.tests, window)
+    if was is not None and recovered:
+        resolved = replace(state, incident=None, evidence=armed.no_evidence(state.tests))
+        return StepResult(resolved, (_incident_alert(state, was, "resolved", window),))
+    found = crossings(state.tests, state.evidence, scores)
+    now = opened_or_joined(was, found, state.tests, state.evidence, state.requests, window, state.incidents + 1)
+    state = replace(state, incident=now, incidents=now.number if now else state.incidents)
+    if now is None or (was is not None and was.severity == now.severity):
+        return StepResult(state)
+    transition: Transition = "opened" if was is None else "escalated"
+    return StepResult(state, (_incident_alert(state, now, transition, window),))
+
+
+def incident_id(lane: Lane, number: int) -> str:
+    """The same for all transitions of an incident."""
+    return digest(lane.lane_id, "incident", number)[:16]
+
+
+def _incident_alert(state: LaneState, incident: Incident, transition: Transition, window: Window) -> Alert:
+    assert state.tests is not None
+    assert state.evidence is not None
+    assert state.baseline is not None
+    severity: Severity = "critical" if incident.severity == "critical" else "warning"
+    return Alert(
+        event_id=event_id(state.lane, incident.number, transition, state.position),
+        lane=state.lane,
+        incident_id=incident_id(state.lane, incident.number),
+        transition=transition,
+        severity=severity,
+        status="ok" if transition == "resolved" else severity,
+        cause_hint=cause_hint(incident.groups),
+        groups=list(incident.groups),
+        features_drifted=incident.features_drifted,
+        features=feature_drifts(incident, state.tests, state.evidence),
+        scores=score_drifts(incident, state.tests, state.recent_scores),
+        opened_request=incident.opened_request,
+        request=state.requests,
+        change_estimate_request=incident.change_estimate_request,
+        at_ms=state.closed_at_ms,
+        position=state.position,
+        window_id=window.header.window_id,
+        baseline_version=state.baseline.header.version,
+        explanations_reliable="health" not in incident.groups,
+    )
+
+
+def _lane_alert(state: LaneState, transition: Transition, severity: Severity, at_ms: int, cause: str) -> Alert:
+    """A transition of the lane itself, outside any incident."""
+    return Alert(
+        event_id=event_id(state.lane, 0, transition, state.position), lane=state.lane,
+        incident_id=digest(state.lane.lane_id, "lane", cause)[:16], transition=transition, severity=severity,
+        status={"blind": "blind", "integrity_error": "integrity_error"}.get(transition, "ok"), cause_hint=cause,
+        request=state.requests, at_ms=at_ms, position=state.position,
+    )  # fmt: skip

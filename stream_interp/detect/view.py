@@ -1,0 +1,105 @@
+"""What a reader sees of a lane's state."""
+
+from __future__ import annotations
+
+from msgspec import structs
+
+from stream_interp.detect import health
+from stream_interp.detect.incident import cause_hint, feature_drifts, score_drifts
+from stream_interp.detect.learning import FIT_SHARE
+from stream_interp.detect.state import LaneState
+from stream_interp.detect.step import incident_id
+from stream_interp.records.status import BaselineCard, Coverage, Health, IncidentCard, State, Status
+
+
+def status_of(state: LaneState, as_of_ms: int, sequence: int, lag_age_s: float | None = None) -> Status:
+    """The status record of a lane; `as_of_ms` and `sequence` are the shell's."""
+    current, reason = _state_and_reason(state)
+    return Status(
+        lane=state.lane,
+        state=current,
+        reason=reason,
+        as_of_ms=as_of_ms,
+        closed_at_ms=state.closed_at_ms,
+        position=state.position,
+        sequence=sequence,
+        requests=state.requests,
+        learning=_learning(state),
+        coverage=coverage_of(state),
+        health=health_of(state),
+        baseline=_baseline_card(state),
+        incident=_incident_card(state),
+        second_opinions={name: opinion.drifts for name, opinion in state.opinions.items()},
+        lag_age_s=lag_age_s,
+    )
+
+
+def _state_and_reason(state: LaneState) -> tuple[State, str]:
+    """Worst wins."""
+    if state.clock_fault:
+        return "integrity_error", "clock: windows are stamped more than 60 s ahead of the log"
+    if state.phase == "refused":
+        return "integrity_error", "refused: not stationary: the baseline's requests are not one distribution"
+    if state.blind:
+        return "blind", "no window for longer than status.blind_after_s"
+    if state.incident is not None:
+        cause = cause_hint(state.incident.groups)
+        if state.incident.recovering:
+            return "recovering", cause
+        return ("critical" if state.incident.severity == "critical" else "warning"), cause
+    if state.phase != "armed":
+        return "learning", _learning(state)
+    return "ok", ""
+
+
+def _learning(state: LaneState) -> str:
+    if state.phase not in ("fit", "calibrate"):
+        return ""
+    fit = max(1, int(state.settings.baseline_requests * FIT_SHARE))
+    wanted = fit if state.phase == "fit" else state.settings.baseline_requests - fit
+    return f"{state.phase} {state.requests}/{wanted}"
+
+
+def coverage_of(state: LaneState) -> Coverage:
+    """Requests that counted, of those seen, and why the rest did not."""
+    return Coverage(
+        requests_counted=state.counted,
+        requests_seen=state.seen,
+        reasons=dict(state.reasons),
+        features_armed=state.tests.features_armed if state.tests else 0,
+        features_not_covered=state.tests.features_not_covered if state.tests else 0,
+    )
+
+
+def health_of(state: LaneState) -> Health:
+    """Recent health beside the baseline's."""
+    now = health.scalars(state.health_now, with_sae=bool(state.tests and len(state.tests.rate_baseline)))
+    if state.baseline is None:
+        return Health(**now)
+    reference = structs.asdict(state.baseline.header)
+    return Health(**now, **{f"{name}_baseline": reference[name] for name in health.SIGNALS})
+
+
+def _baseline_card(state: LaneState) -> BaselineCard | None:
+    if state.baseline is None:
+        return None
+    header = state.baseline.header
+    return BaselineCard(
+        version=header.version, requests=header.requests, tokens=header.tokens, provisional=header.provisional
+    )
+
+
+def _incident_card(state: LaneState) -> IncidentCard | None:
+    incident, tests, evidence = state.incident, state.tests, state.evidence
+    if incident is None or tests is None or evidence is None:
+        return None
+    return IncidentCard(
+        incident_id=incident_id(state.lane, incident.number),
+        severity="critical" if incident.severity == "critical" else "warning",
+        opened_request=incident.opened_request,
+        opened_at_ms=incident.opened_at_ms,
+        cause_hint=cause_hint(incident.groups),
+        features_drifted=incident.features_drifted,
+        features=feature_drifts(incident, tests, evidence),
+        scores=score_drifts(incident, tests, state.recent_scores),
+    )

@@ -1,0 +1,159 @@
+"""The same pure pipeline without Kafka: activation files → requests → windows → `step`. Backtests and baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from stream_interp.capture.files import FileRequest, read_activation_file
+from stream_interp.detect import health
+from stream_interp.detect.health import HealthSums
+from stream_interp.detect.incident import feature_drifts
+from stream_interp.detect.state import DetectSettings, LaneState
+from stream_interp.detect.step import new_lane, step
+from stream_interp.encode.encoder import Encoder, encode_batch
+from stream_interp.encode.requests import LaneShape, Request, shape_of
+from stream_interp.encode.window import OpenWindow
+from stream_interp.errors import UsageError
+from stream_interp.records.alert import Alert, FeatureDrift, Position
+from stream_interp.records.arrays import widen_bfloat16
+from stream_interp.records.control import Versioned, read_projector
+from stream_interp.records.lane import Lane
+from stream_interp.records.window import CutRef, Window
+from stream_interp.settings import DriftSettings
+
+BATCH_REQUESTS = 64  # encoded at once; decisions do not depend on it
+MIN_BASELINE_REQUESTS = 50
+STEP_MS = 1_000  # offline time: one second a request, so that versions and `at_ms` rise
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """A lane armed from a file, and the control records that arm it anywhere else."""
+
+    state: LaneState
+    projector: Versioned
+    baseline: Versioned
+    requests: int
+    tokens: int
+
+
+@dataclass
+class Replay:
+    """What one stream did to a lane.
+
+    Attributes:
+        alerts: each with the request of this stream at which it came.
+        detections: by (incident number, feature, direction), with the request of this stream.
+    """
+
+    state: LaneState
+    requests: int = 0
+    tokens: int = 0
+    alerts: list[tuple[int, Alert]] = field(default_factory=list)
+    detections: dict[tuple[int, int, str], tuple[int, FeatureDrift]] = field(default_factory=dict)
+    health: HealthSums | None = None
+
+
+def learn(
+    path: Path, lane: Lane, sae: Encoder | None, drift: DriftSettings, version: int, massive: str = "share"
+) -> Learnt:
+    """A baseline from a file: the first fifth of its requests is *fit*, the rest *calibrate* (design §4).
+
+    Raises:
+        UsageError: the file is too small, of another width than the SAE, or its requests are not one distribution.
+    """
+    file = read_activation_file(path)
+    if file.requests < MIN_BASELINE_REQUESTS:
+        raise UsageError(f"{path}: {file.requests} requests; a baseline needs at least {MIN_BASELINE_REQUESTS}")
+    settings = DetectSettings(drift=drift, baseline_requests=file.requests)
+    state = new_lane(lane, settings, Position(partition=0, offset=-1))
+    projector = baseline = None
+    shape = shape_of(lane, None, massive)
+    requests = file.iter_requests()
+    for phase_requests in (int(file.requests * 0.2), file.requests):  # ENCODE cuts before it switches
+        for window in _windows(
+            islice(requests, phase_requests), file.dtype, shape, sae, state.position.offset, version
+        ):
+            result = step(state, window, Position(partition=0, offset=window.header.cut.b - 1), version)
+            state = result.state
+            for control in result.controls:
+                if control.manifest.kind == "projector":
+                    projector, shape = control, shape_of(lane, read_projector(control), massive)
+                else:
+                    baseline = control
+    if projector is None or baseline is None:
+        raise UsageError(
+            f"{path}: refused: not stationary: its requests are not one distribution in their order; "
+            "shuffle them, or leave out the part that differs"
+        )
+    return Learnt(state, projector, baseline, file.requests, file.tokens)
+
+
+def replay(path: Path, state: LaneState, shape: LaneShape, sae: Encoder | None) -> Replay:
+    """Runs a file against an armed lane, one request a window; requests are counted from 1."""
+    file = read_activation_file(path)
+    run = Replay(state)
+    started_ms, offset = state.closed_at_ms, state.position.offset
+    for window in _windows(file.iter_requests(), file.dtype, shape, sae, offset, started_ms, one_request=True):
+        run.requests += 1
+        run.tokens += window.header.tokens
+        position = Position(partition=0, offset=window.header.cut.b - 1)
+        result = step(run.state, window, position, window.header.closed_at_ms)
+        run.state = result.state
+        run.alerts += [(run.requests, alert) for alert in result.alerts]
+        run.health = health.add(run.health, health.of_window(window))
+        _note_detections(run)
+    return run
+
+
+def _note_detections(run: Replay) -> None:
+    state = run.state
+    if state.incident is None or state.tests is None or state.evidence is None:
+        return
+    if state.incident.features_drifted > sum(number == state.incident.number for number, *_ in run.detections):
+        for drift in feature_drifts(state.incident, state.tests, state.evidence, top=None):
+            run.detections.setdefault((state.incident.number, drift.feature, drift.direction), (run.requests, drift))
+
+
+def _windows(
+    requests: Iterable[FileRequest],
+    dtype: str,
+    shape: LaneShape,
+    sae: Encoder | None,
+    offset: int,
+    started_ms: int,
+    one_request: bool = False,
+) -> Iterator[Window]:
+    """Windows of BATCH_REQUESTS requests, or of one; each request takes one offset of a made-up partition."""
+    for batch in _batched(requests, BATCH_REQUESTS):
+        items = [
+            (shape, Request(request_id=r.request_id, acts=_floats(r, dtype), special_mask=r.special_mask))
+            for r in batch
+        ]
+        d_in = items[0][1].acts.shape[1]
+        if sae is not None and d_in != sae.d_in:
+            raise UsageError(f"activations are {d_in} wide, the SAE takes {sae.d_in}; is it the SAE of this hook?")
+        stats = encode_batch(sae, items)
+        for group in [[s] for s in stats] if one_request else [stats]:
+            window = OpenWindow(shape, dtype, d_in, sae.d_sae if sae else 0)
+            window.add(group)
+            cut = CutRef(topic="file", partition=0, a=offset + 1, b=offset + 1 + len(group))
+            offset += len(group)
+            yield window.close(cut, started_ms + (offset + 1) * STEP_MS if one_request else started_ms)
+
+
+def _floats(request: FileRequest, dtype: str) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+    return widen_bfloat16(request.acts) if dtype == "bfloat16" else request.acts
+
+
+def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
