@@ -11,13 +11,15 @@ from stream_interp.errors import UsageError
 
 ConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", metavar="FILE", help="Settings file (TOML). [default: ./stream-interp.toml if it exists]"),
+    typer.Option(
+        "--config", metavar="FILE", help="Settings file in TOML (default: ./stream-interp.toml if it exists)."
+    ),
 ]
 BootstrapOption = Annotated[
-    str | None, typer.Option("--bootstrap", metavar="HOST:PORT,…", help="Kafka. [setting: kafka.bootstrap]")
+    str | None, typer.Option("--bootstrap", metavar="HOST:PORT,…", help="Kafka (setting kafka.bootstrap).")
 ]
 RedisOption = Annotated[
-    str | None, typer.Option("--redis-url", metavar="URL", help="Redis or Valkey. [setting: redis.url]")
+    str | None, typer.Option("--redis-url", metavar="URL", help="Redis or Valkey (setting redis.url).")
 ]
 SetOption = Annotated[
     list[str] | None,
