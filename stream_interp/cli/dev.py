@@ -23,8 +23,8 @@ POLL_S = 0.5
 DEFAULT_KAFKA_PORT = int(KafkaSettings().bootstrap.rpartition(":")[2])
 DEFAULT_REDIS_PORT = int(RedisSettings().url.rpartition(":")[2].partition("/")[0])
 NOT_FOR_PRODUCTION = (
-    "Not for production: plaintext without passwords on this machine's loopback interface,\n"
-    "for development, the tour and tests. {data}"
+    "Not for production: plaintext, no passwords, this machine's loopback interface only. "
+    "For development, the tour and tests. {data}"
 )
 
 
@@ -40,7 +40,7 @@ def dev(
     """Start a real Kafka and a real Valkey on this machine, until Ctrl-C."""
     notices = err if as_json else out
     kept = f"Data is kept in {data_dir}." if data_dir else "All data is gone when it ends; --data-dir keeps it."
-    notices.print(Panel(NOT_FOR_PRODUCTION.format(data=kept), title="stream-interp dev", expand=False))
+    notices.print(Panel(NOT_FOR_PRODUCTION.format(data=kept), title="stream-interp dev"), soft_wrap=False)
     with _interrupted_by_sigterm():
         try:
             with EmbeddedPair(data_dir, nodes=nodes, kafka_port=kafka_port, redis_port=redis_port) as pair:

@@ -53,7 +53,7 @@ class EmbeddedKafka:
         free = free_ports(2 * nodes)
         brokers = free[:nodes] if port is None else range(port, port + nodes)
         self._ports = [NodePorts(*pair) for pair in zip(brokers, free[nodes:], strict=True)]
-        self._data = DataDir(data_dir)
+        self._data = DataDir(data_dir, "kafka")
         self._running: dict[int, GuardedProcess] = {}
         self._java: tuple[str, ...] = ()
 
@@ -80,7 +80,7 @@ class EmbeddedKafka:
         try:
             self._java = (str(find_java(os.environ)), *JVM_OPTIONS, "-cp", kafka_classpath(os.environ))
             self._data.open()
-            if not self._home.exists():
+            if not self._data.path.exists():
                 self._format()
             self._check_nodes()
             for node in range(1, len(self._ports) + 1):
@@ -115,24 +115,20 @@ class EmbeddedKafka:
                 return process.failure(self._address(node), f"ended by itself with code {code}")
         return None
 
-    @property
-    def _home(self) -> Path:
-        return self._data.path / "kafka"
-
     def _address(self, node: int) -> str:
         return f"{HOST}:{self._ports[node - 1].broker}"
 
     def _check_nodes(self) -> None:
-        made_for = len(list(self._home.glob("node-*")))
+        made_for = len(list(self._data.path.glob("node-*")))
         if made_for != len(self._ports):
             raise UsageError(
-                f"{self._home}: found data of {made_for} nodes, expected {len(self._ports)}. "
+                f"{self._data.path}: found data of {made_for} nodes, expected {len(self._ports)}. "
                 f"Use --nodes {made_for}, or another data folder."
             )
 
     def _format(self) -> None:
         """Nodes are formatted aside and renamed into place: the folder exists whole or not at all."""
-        aside = self._home.with_suffix(".new")
+        aside = self._data.path.with_suffix(".new")
         shutil.rmtree(aside, ignore_errors=True)
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         command = ("kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", "server.properties")
@@ -145,10 +141,10 @@ class EmbeddedKafka:
         finally:
             for process in formatting:
                 process.kill()
-        aside.rename(self._home)
+        aside.rename(self._data.path)
 
     def _launch(self, node: int) -> None:
-        self._running[node] = self._spawn(node, ("kafka.Kafka", "server.properties"), home=self._home)
+        self._running[node] = self._spawn(node, ("kafka.Kafka", "server.properties"), home=self._data.path)
 
     def _spawn(self, node: int, command: Sequence[str], *, home: Path) -> GuardedProcess:
         folder = home / f"node-{node}"

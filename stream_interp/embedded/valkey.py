@@ -27,7 +27,7 @@ class EmbeddedValkey:
 
     def __init__(self, data_dir: Path | None = None, *, port: int | None = None) -> None:
         self.port = free_ports(1)[0] if port is None else port
-        self._data = DataDir(data_dir)
+        self._data = DataDir(data_dir, "valkey")
         self._process: GuardedProcess | None = None
 
     @property
@@ -70,7 +70,7 @@ class EmbeddedValkey:
 
     def restart(self) -> None:
         """Start it again after `kill`, on the same port; returns when it answers PING."""
-        home = self._data.path / "valkey"
+        home = self._data.path
         home.mkdir(exist_ok=True)
         self._process = GuardedProcess("Embedded Valkey", self._command(), cwd=home, log_path=home / "valkey.log")
         self._process.wait_until(self._answers, address=self.url, timeout_s=START_TIMEOUT_S)
