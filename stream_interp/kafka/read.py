@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -11,6 +13,8 @@ from stream_interp.kafka import client
 from stream_interp.kafka.faults import Faults
 
 STALL_S = 30.0
+_START_S = 5.0  # for a broker that may still be starting; a refused login fails at once
+_ATTEMPT_S = 0.5
 _POLL_S = 0.2
 
 
@@ -31,7 +35,7 @@ def read_topic_to_end(
     Raises:
         DependencyUnreachable: Kafka does not answer, refuses us, or has no such topic.
     """
-    faults, address = Faults(), str(config["bootstrap.servers"])
+    faults, address = Faults(log_every_s=None), str(config["bootstrap.servers"])
     forced = {"isolation.level": "read_committed", "enable.partition.eof": True, "auto.offset.reset": "earliest"}
     consumer = client.consumer({**config, **forced, "error_cb": faults})
     try:
@@ -43,23 +47,32 @@ def read_topic_to_end(
 
 
 def end_offsets(
-    consumer: Consumer,
-    topic: str,
-    faults: Faults,
-    address: str,
-    partitions: Sequence[int] | None = None,
-    timeout_s: float = 10.0,
+    consumer: Consumer, topic: str, faults: Faults, address: str, partitions: Sequence[int] | None = None
 ) -> dict[int, int]:
-    """partition → its last stable offset now (`read_committed`). Raises DependencyUnreachable."""
+    """partition → its last stable offset now (`read_committed`).
+
+    Raises:
+        DependencyUnreachable: Kafka does not answer within 5 s, refuses us, or has no such topic.
+    """
     try:
-        known = consumer.list_topics(topic, timeout=timeout_s).topics[topic]
+        known = _metadata(consumer, topic, faults)
         if known.error is not None:
             raise _refused(known.error, topic, address)
         wanted = sorted(known.partitions) if partitions is None else partitions
-        return {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=timeout_s)[1] for p in wanted}
+        return {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=_START_S)[1] for p in wanted}
     except KafkaException as error:
-        consumer.poll(0)  # lets librdkafka tell `faults` why
         raise DependencyUnreachable("Kafka", address, *faults.explain()) from error
+
+
+def _metadata(consumer: Consumer, topic: str, faults: Faults) -> Any:  # the class is not exported
+    give_up_s = time.monotonic() + _START_S
+    while True:
+        try:
+            return consumer.list_topics(topic, timeout=_ATTEMPT_S).topics[topic]
+        except KafkaException:
+            consumer.poll(0)  # lets librdkafka tell `faults` why
+            if faults.hopeless or time.monotonic() >= give_up_s:
+                raise
 
 
 def raise_if_refused(error: KafkaError, topic: str, address: str) -> None:

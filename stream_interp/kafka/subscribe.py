@@ -187,7 +187,7 @@ class _Reach:
     """Tells a quiet topic from a Kafka that is gone or refuses us: librdkafka reports both as no message."""
 
     def __init__(self, address: str) -> None:
-        self.faults = Faults()
+        self.faults = Faults(log_every_s=None)
         self._address = address
         self._suspect, self._probe_at_s, self._lost_at_s = False, 0.0, math.inf
 
@@ -209,6 +209,9 @@ class _Reach:
             consumer.list_topics(timeout=1.0)
             self._suspect, self._lost_at_s = False, math.inf
         except KafkaException as error:
-            self._lost_at_s = min(self._lost_at_s, now_s)
+            found, next_step = self.faults.explain()
+            if math.isinf(self._lost_at_s):
+                log.warning("alerts: Kafka at %s: %s; waiting up to %g s", self._address, found, UNREACHABLE_AFTER_S)
+                self._lost_at_s = now_s
             if now_s - self._lost_at_s >= UNREACHABLE_AFTER_S:
-                raise DependencyUnreachable("Kafka", self._address, *self.faults.explain()) from error
+                raise DependencyUnreachable("Kafka", self._address, found, next_step) from error

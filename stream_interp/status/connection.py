@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+import re
 
 from redis import Redis, exceptions
 from redis.backoff import NoBackoff
@@ -12,6 +12,7 @@ from redis.retry import Retry
 from stream_interp.errors import DependencyUnreachable, UsageError
 
 REQUIRE_TIMEOUT_S = 2.0
+_PREFIX = re.compile(r"^Error -?\d+ connecting to \S+ ")  # repeats the address
 
 
 def connect(url: str, *, password: str | None = None, timeout_s: float) -> Redis:
@@ -34,16 +35,19 @@ def connect(url: str, *, password: str | None = None, timeout_s: float) -> Redis
             socket_connect_timeout=timeout_s,
             retry=Retry(NoBackoff(), 0),
         )
-    except ValueError as error:
+    except ValueError:  # whose text may hold a part of the password
         raise UsageError(
-            f"redis.url: {error}; expected redis://[user:password@]host:port/db, found {address(url)}"
-        ) from error
+            f"redis.url: found {address(url)}, expected redis://[user:password@]host:port/db, also rediss:// or "
+            "unix://; in a password, percent-encode / ? # @ and :"
+        ) from None
 
 
 def address(url: str) -> str:
     """The address without credentials and options, fit for messages."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    scheme, separator, rest = url.rpartition("://")
+    head, _, tail = rest.rpartition("@")
+    # A `?` before the last `@`: a password in the options, or one that should have been encoded. Show neither.
+    return scheme + separator + ("(hidden)" if "?" in head else tail.partition("?")[0])
 
 
 def explain(error: RedisError, timeout_s: float) -> str:
@@ -54,7 +58,7 @@ def explain(error: RedisError, timeout_s: float) -> str:
         )
     if isinstance(error, exceptions.TimeoutError):
         return f"no answer within {timeout_s:g} s"
-    return str(error).rstrip(".") or type(error).__name__
+    return _PREFIX.sub("", str(error)).rstrip(".") or type(error).__name__
 
 
 def require_redis(url: str, *, password: str | None = None, timeout_s: float = REQUIRE_TIMEOUT_S) -> None:
