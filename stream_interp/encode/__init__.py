@@ -1,1 +1,1 @@
-"""Snapshots → windows. The core (`requests`, `features`, `encoder`, `window`, …) is pure; `process` wires it to Kafka."""
+"""Snapshots → windows. Pure, but for `process`, which wires the rest to Kafka."""

@@ -22,13 +22,23 @@ class LaneCount(Struct, frozen=True, kw_only=True):
     tokens: int = 0
 
 
+class OpenRequest(Struct, frozen=True, array_like=True):
+    """A request that was incomplete at `b`: what a restart must rebuild, and no more."""
+
+    first_offset: int
+    records: int  # chunks that had arrived
+    born_ms: int  # the partition's largest timestamp when its first chunk arrived
+
+
 class Cut(Struct, frozen=True, kw_only=True):
     """Range `[a, b)` of an input partition.
 
     `read_from` is the committed offset: the first offset of the oldest request that was incomplete at `b`.
-    `counted_records` + `pending_records` change + Σ `not_counted` accounts for each record in the range;
-    `expired` counts offsets that the log had deleted before we read them. `dropped` lists requests at or after
-    `read_from` that were given up, so that a restart does not count their chunks again.
+    The account of a cut balances, in records: `pending_records` of the cut before + `records` = `counted_records` +
+    `pending_records` + Σ `not_counted`. `expired` counts offsets that the log had deleted before we read them, and
+    chunks that waited for the rest of a request and went with them.
+    `open` and `dropped` are keyed by `request_key`: what waits, and what was given up (with the partition's largest
+    timestamp then), so that a restart rebuilds the one and does not count the other.
     """
 
     schema_version: Literal[1] = 1
@@ -38,14 +48,15 @@ class Cut(Struct, frozen=True, kw_only=True):
     b: int
     read_from: int
     closed_at_ms: int
-    records: int  # records seen in [a, b); offsets have holes, so ≤ b − a
-    counted_records: int  # chunks of requests counted in this cut, some from earlier ranges
+    records: int  # seen in [a, b) or expired there; offsets have holes, so ≤ b − a
+    counted_records: int  # chunks of complete requests, `too_short` ones too, some from earlier ranges
     pending_records: int  # chunks of requests still incomplete at b
     lanes: dict[str, LaneCount] = field(default_factory=dict)
-    not_counted: dict[Reason, int] = field(default_factory=dict)  # records; `incomplete` also in requests below
+    not_counted: dict[Reason, int] = field(default_factory=dict)  # records
     rejected_by_reason: dict[str, int] = field(default_factory=dict)
     incomplete_requests: int = 0
-    dropped: list[str] = field(default_factory=list)
+    open: dict[str, OpenRequest] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
 
 
 def encode_cut(cut: Cut) -> Envelope:

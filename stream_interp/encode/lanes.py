@@ -1,0 +1,149 @@
+"""Which lane a snapshot belongs to, which SAE encodes it, and the shape of the lane's statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from stream_interp.encode.encoder import Encoder
+from stream_interp.encode.requests import LaneShape, shape_of
+from stream_interp.errors import IntegrityError, InvalidSnapshot
+from stream_interp.records.arrays import Arrays
+from stream_interp.records.control import ProjectorHeader
+from stream_interp.records.lane import NO_SAE, Lane
+from stream_interp.records.snapshot import Snapshot
+from stream_interp.settings import SiteSettings
+
+MAX_LANES = 10_000  # names are the producers': without a bound they could fill the memory
+
+
+@dataclass(frozen=True)
+class Site:
+    """One `[[sites]]` entry with its SAE loaded; None: T0 only. `d_out` is the width of what the SAE explains."""
+
+    names: SiteSettings
+    sae: Encoder | None = None
+    d_out: int = 0
+
+    def matches(self, snapshot: Snapshot) -> bool:
+        """All four globs match."""
+        n = self.names
+        return (
+            fnmatchcase(snapshot.tenant, n.tenant)
+            and fnmatchcase(snapshot.model_id, n.model_id)
+            and fnmatchcase(snapshot.model_revision, n.model_revision)
+            and fnmatchcase(snapshot.hook_name, n.hook_name)
+        )
+
+
+@dataclass(frozen=True)
+class LaneEntry:
+    """A lane as ENCODE knows it. `d_in` is the SAE's, the projector's, or else that of the lane's first snapshot."""
+
+    shape: LaneShape
+    sae: Encoder | None
+    d_in: int
+    d_out: int
+
+    @property
+    def lane_id(self) -> str:
+        """Of the lane."""
+        return self.shape.lane.lane_id
+
+    @property
+    def d_sae(self) -> int:
+        """0 where only T0 runs."""
+        return self.sae.d_sae if self.sae else 0
+
+
+Projector = tuple[ProjectorHeader, Arrays]
+
+
+class Lanes:
+    """All lanes seen by this process. The first matching entry of `sites` wins.
+
+    Args:
+        sites: in the order of the settings.
+        unknown: what becomes of a site that no entry names.
+    """
+
+    def __init__(self, sites: Sequence[Site], unknown: Literal["t0", "reject"] = "t0") -> None:
+        self._sites, self._unknown = tuple(sites), unknown
+        self._entries: dict[tuple[str, str, str, str], LaneEntry] = {}
+        self._projectors: dict[str, Projector] = {}
+
+    def entry(self, snapshot: Snapshot) -> LaneEntry:
+        """The lane of a snapshot.
+
+        Raises:
+            InvalidSnapshot: no such site, or widths that are not the lane's.
+        """
+        key = (snapshot.tenant, snapshot.model_id, snapshot.hook_name, snapshot.model_revision)
+        entry = self._entries.get(key) or self._new(snapshot)
+        _check_widths(entry, snapshot)
+        self._entries[key] = entry
+        return entry
+
+    def outdated(self, header: ProjectorHeader) -> bool:
+        """True for a projector that is not newer than the one in effect."""
+        known = self._projectors.get(header.lane.lane_id)
+        return known is not None and known[0].version >= header.version
+
+    def apply(self, projector: Projector) -> None:
+        """Requests from now on get the shape of this projector; one made for other widths is not used.
+
+        Raises:
+            IntegrityError: the lane is known, and has other widths.
+        """
+        lane = projector[0].lane
+        self._projectors[lane.lane_id] = projector
+        for key, entry in self._entries.items():
+            if entry.lane_id == lane.lane_id:
+                self._entries[key] = _shaped(entry, projector)
+                return
+
+    def _new(self, snapshot: Snapshot) -> LaneEntry:
+        site = next((site for site in self._sites if site.matches(snapshot)), None)
+        if site is None and self._unknown == "reject":
+            raise InvalidSnapshot("unknown_site", f"{snapshot.model_id[:80]!r}", "a site named by [[sites]]")
+        if len(self._entries) >= MAX_LANES:
+            raise InvalidSnapshot("unknown_site", f"lane {MAX_LANES + 1:,}", f"at most {MAX_LANES:,} lanes a process")
+        sae = site.sae if site else None
+        lane = Lane(
+            tenant=snapshot.tenant,
+            model_id=snapshot.model_id,
+            hook_name=snapshot.hook_name,
+            model_revision=snapshot.model_revision,
+            sae_fingerprint=sae.fingerprint if sae else NO_SAE,
+        )
+        shape = LaneShape(lane=lane, massive=site.names.massive if site else "share")
+        projector = self._projectors.get(lane.lane_id)
+        d_in = sae.d_in if sae else projector[0].d_in if projector else snapshot.acts.shape[1]
+        entry = LaneEntry(shape, sae, d_in, site.d_out if site else 0)
+        return _shaped(entry, projector) if projector and _fits(projector[0], entry) else entry
+
+
+def _check_widths(entry: LaneEntry, snapshot: Snapshot) -> None:
+    d_in = snapshot.acts.shape[1]
+    if d_in != entry.d_in:
+        raise InvalidSnapshot("wrong_d_in", f"acts [{len(snapshot.acts)}, {d_in}]", f"[n, {entry.d_in}]")
+    target = snapshot.acts if snapshot.acts_out is None else snapshot.acts_out
+    if entry.sae is not None and target.shape[1] != entry.d_out:
+        name = "acts" if snapshot.acts_out is None else "acts_out"
+        raise InvalidSnapshot("wrong_d_in", f"{name} of width {target.shape[1]}", f"{entry.d_out}, what the SAE gives")
+
+
+def _fits(header: ProjectorHeader, entry: LaneEntry) -> bool:
+    return (header.d_in, header.d_sae) == (entry.d_in, entry.d_sae)
+
+
+def _shaped(entry: LaneEntry, projector: Projector) -> LaneEntry:
+    header = projector[0]
+    if not _fits(header, entry):
+        raise IntegrityError(
+            f"projector {header.version} of lane {entry.lane_id} is for d_in {header.d_in}, d_sae {header.d_sae}; the "
+            f"lane has {entry.d_in} and {entry.d_sae}. Publish a new baseline for this lane"
+        )
+    return replace(entry, shape=shape_of(entry.shape.lane, projector, entry.shape.massive))
