@@ -32,7 +32,7 @@ def write_tensors(
     arrays: Arrays, metadata: dict[str, str] | None = None, bfloat16: frozenset[str] = frozenset()
 ) -> bytes:
     """A safetensors buffer. The uint16 arrays named in `bfloat16` are bfloat16 bits, a type that numpy lacks."""
-    kept = {name: np.ascontiguousarray(array) for name, array in arrays.items()}  # alive while Rust reads them
+    kept = {name: np.asarray(array, order="C") for name, array in arrays.items()}  # alive while Rust reads them
     specs = {
         name: TensorSpec(
             dtype="bfloat16" if name in bfloat16 else str(array.dtype),
@@ -56,7 +56,7 @@ def unpack(data: bytes, header_type: type[Header]) -> tuple[Header, Arrays]:
         metadata = msgspec.json.decode(data[8 : 8 + n_header])["__metadata__"]
         header = msgspec.json.decode(metadata["header"], type=header_type)
         return header, read_tensors(data)
-    except (SafetensorError, msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, msgspec.MsgspecError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise IntegrityError(
             f"not a {header_type.__name__} record of {len(data)} bytes: {error}; was it written by another version?"
         ) from error

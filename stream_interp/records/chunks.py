@@ -26,22 +26,29 @@ class Joiner:
 
     def __init__(self) -> None:
         self._parts: dict[str, dict[int, bytes]] = {}
+        self._chunks: dict[str, int] = {}
         self._first_offset: dict[str, int] = {}
 
     def add(self, record_id: str, chunk: int, chunks: int, part: bytes, offset: int) -> bytes | None:
         """The whole record if this part completes it, else None.
 
         Raises:
-            IntegrityError: the part's number is outside the record.
+            IntegrityError: the part's number is outside the record, or the record's parts disagree on how many they
+                are; the record stays as it was.
         """
-        if not 0 <= chunk < chunks:
-            raise IntegrityError(f"record {record_id}: chunk {chunk} of {chunks}; was the topic written by hand?")
+        expected = self._chunks.get(record_id, chunks)
+        if not 0 <= chunk < chunks or chunks != expected:
+            raise IntegrityError(
+                f"record {record_id}: chunk {chunk} of {chunks}, expected one below {expected}; "
+                "was the topic written by hand?"
+            )
         parts = self._parts.setdefault(record_id, {})
+        self._chunks[record_id] = chunks
         self._first_offset.setdefault(record_id, offset)
         parts[chunk] = part
         if len(parts) < chunks:
             return None
-        del self._parts[record_id], self._first_offset[record_id]
+        del self._parts[record_id], self._chunks[record_id], self._first_offset[record_id]
         return b"".join(parts[k] for k in range(chunks))
 
     def oldest_incomplete(self) -> int | None:

@@ -13,13 +13,14 @@ from msgspec import Struct
 
 from stream_interp.records.arrays import Arrays, pack, unpack
 from stream_interp.records.chunks import sha256, split
-from stream_interp.records.envelope import JSON, SAFETENSORS, Envelope, binary
+from stream_interp.records.envelope import JSON, SAFETENSORS, Envelope, binary, read_json
 from stream_interp.records.lane import Lane
 from stream_interp.settings import DriftSettings
 
 PART_TYPE = "interp.control.part.v1"
 MANIFEST_TYPE = "interp.control.manifest.v1"
 PART_BYTES = 900_000
+_PART_DIGITS = 9
 
 Kind = Literal["projector", "baseline"]
 
@@ -152,14 +153,14 @@ class ControlReader:
         """Takes one record; the whole version, if this record completed it.
 
         Raises:
-            IntegrityError: parts and manifest do not belong together.
+            IntegrityError: a manifest that cannot be read.
         """
         base, _, last = key.rpartition("/")
         if value is None:
             return None
         if last == "manifest":
-            self._manifests[base] = msgspec.json.decode(value, type=Manifest)
-        elif last.isdigit():
+            self._manifests[base] = read_json(value, Manifest)
+        elif last.isdecimal() and len(last) <= _PART_DIGITS:
             self._parts.setdefault(base, {})[int(last)] = value
         return self._whole(base)
 
@@ -170,5 +171,6 @@ class ControlReader:
         body = b"".join(parts[k] for k in range(manifest.parts))
         if sha256(body) != manifest.sha256:
             return None  # parts of an older write under the same key: the right ones follow
-        del self._parts[base], self._manifests[base]
+        self._parts.pop(base, None)
+        del self._manifests[base]
         return Versioned(manifest, body)

@@ -1,0 +1,114 @@
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_interp.errors import IntegrityError
+from stream_interp.records import control
+from stream_interp.records.chunks import sha256
+from stream_interp.records.control import (
+    ControlReader,
+    Versioned,
+    encode_control,
+    make_control,
+    read_baseline,
+    read_projector,
+)
+from stream_interp.records.envelope import Envelope
+from tests.topics.samples import BASELINE, PROJECTOR
+
+
+@pytest.fixture(autouse=True)
+def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "PART_BYTES", 100)
+
+
+def whole(record: Versioned, seed: float = 0.0, by: int = 0) -> Versioned:
+    """The record again with other numbers, under a later version if `by`."""
+    header, arrays = read_baseline(record)
+    later = {name: array + np.asarray(seed, array.dtype) for name, array in arrays.items()}
+    fields = {name: getattr(header, name) for name in header.__struct_fields__} | {"version": header.version + by}
+    return make_control("baseline", type(header)(**fields), later, "test", "")
+
+
+def feed(reader: ControlReader, records: list[Envelope]) -> list[Versioned]:
+    return [done for r in records if (done := reader.add(r.key.decode(), r.value)) is not None]
+
+
+def test_parts_first_manifest_last():
+    keys = [record.key.decode().rpartition("/")[2] for record in encode_control(whole(BASELINE))]
+    assert len(keys) > 3
+    assert keys == [*map(str, range(len(keys) - 1)), "manifest"]
+
+
+def test_round_trip_of_both_kinds():
+    for record, read in ((PROJECTOR, read_projector), (BASELINE, read_baseline)):
+        (again,) = feed(ControlReader(), encode_control(make_control(record.manifest.kind, *read(record), "a", "b")))
+        header, arrays = read(again)
+        assert header == read(record)[0]
+        for name, array in read(record)[1].items():
+            np.testing.assert_array_equal(arrays[name], array)
+
+
+@given(st.data())
+def test_interleaved_versions_in_any_order_each_become_whole_once(data: st.DataObject):
+    versions = [whole(BASELINE, by, by) for by in range(3)]
+    records = [r for version in versions for r in encode_control(version)]
+    done = feed(ControlReader(), data.draw(st.permutations(records)))
+    assert sorted(d.manifest.version for d in done) == [v.manifest.version for v in versions]
+    assert {d.manifest.version: d.body for d in done} == {v.manifest.version: v.body for v in versions}
+
+
+@given(st.data())
+def test_repeated_parts_change_nothing(data: st.DataObject):
+    record = whole(BASELINE)
+    *parts, manifest = encode_control(record)
+    repeated = data.draw(st.permutations(parts + parts[: data.draw(st.integers(0, len(parts)))]))
+    (done,) = feed(ControlReader(), [*repeated, manifest])
+    assert done.body == record.body
+
+
+def test_parts_of_an_older_write_under_the_same_key_wait_for_the_right_ones():
+    old, new = whole(BASELINE, 1.0), whole(BASELINE, 2.0)
+    *old_parts, _ = encode_control(old)
+    *new_parts, manifest = encode_control(new)
+    reader = ControlReader()
+    assert feed(reader, [*old_parts, manifest]) == []
+    (done,) = feed(reader, new_parts)
+    assert done.body == new.body
+
+
+def test_compaction_keeps_the_newer_manifest():
+    old, new = whole(BASELINE, 1.0), whole(BASELINE, 2.0)
+    *_, old_manifest = encode_control(old)
+    (done,) = feed(ControlReader(), [old_manifest, *encode_control(new)])
+    assert done.manifest == new.manifest
+
+
+def test_a_missing_part_or_manifest_keeps_a_version_out():
+    records = encode_control(whole(BASELINE))
+    assert feed(ControlReader(), records[1:]) == []
+    assert feed(ControlReader(), records[:-1]) == []
+
+
+@pytest.mark.parametrize("last", ["²", "9" * 5000, "-1", "note", ""])
+def test_keys_of_other_shapes_are_passed_over(last: str):
+    assert ControlReader().add(f"baseline/lane/1/{last}", b"x") is None
+    assert ControlReader().add("no-slash", b"x") is None
+
+
+def test_a_manifest_without_parts_is_a_version_without_bytes():
+    manifest = msgspec.structs.replace(BASELINE.manifest, parts=0, bytes=0, sha256=sha256(b""))
+    done = ControlReader().add(f"{manifest.key}/manifest", msgspec.json.encode(manifest))
+    assert done == Versioned(manifest, b"")
+
+
+def test_tombstones_are_passed_over():
+    assert ControlReader().add("baseline/lane/1/manifest", None) is None
+
+
+@pytest.mark.parametrize("value", [b"", b"{}", b"[" * 100_000, b'{"kind": "unknown"}'])
+def test_a_manifest_that_cannot_be_read_is_an_integrity_error(value: bytes):
+    with pytest.raises(IntegrityError, match="Manifest"):
+        ControlReader().add("baseline/lane/1/manifest", value)
