@@ -101,7 +101,7 @@ def build(baseline: BaselineHeader, arrays: Arrays, settings: DriftSettings) -> 
         scores = scores.copy()
         scores[:, [SCORES.index(s) for s in _NEED_SAE]] = np.nan
     exceed = exceedance.build(scores, columns, DELTA / 2 / (len(SCORE_TESTS) * len(exceedance.RANKS)))
-    armed = {group: sum(t.group == group and a for t, a in zip(SCORE_TESTS, exceed.armed, strict=True))
+    armed = {group: sum(t.group == group and bool(a) for t, a in zip(SCORE_TESTS, exceed.armed, strict=True))
              for group in ("t0", "health")}  # fmt: skip
     armed["features"] = int(up.armed.sum() + down.armed.sum())
     a_weeks = budget.thresholds(armed, settings.false_alarms_per_week)

@@ -14,4 +14,4 @@ def thresholds(armed: Mapping[str, int], false_alarms_per_week: float) -> dict[s
     """
     present = {group: GROUP_SHARES[group] for group, tests in armed.items() if tests > 0}
     total = sum(present.values())
-    return {group: armed[group] / (share / total * false_alarms_per_week) for group, share in present.items()}
+    return {group: float(armed[group] / (share / total * false_alarms_per_week)) for group, share in present.items()}
