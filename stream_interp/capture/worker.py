@@ -16,6 +16,7 @@ from stream_interp.records.envelope import Envelope
 _log = logging.getLogger("stream_interp.capture")
 _LOG_EVERY_S = 10.0
 _BUSY_POLL_S, _IDLE_POLL_S = 0.02, 1.0
+_YIELD_S = 1e-6  # between requests: else a model thread waits up to Python's 5 ms switch interval for the interpreter
 
 OnDone = Callable[[str | None], None]
 
@@ -68,6 +69,7 @@ class Worker(threading.Thread):
             return
         for row in range(len(parcel.request_ids)):
             self._publish_request(parcel, arrays, row)
+            time.sleep(_YIELD_S)
 
     def _publish_request(self, parcel: Parcel, arrays: HostArrays, row: int) -> None:
         try:

@@ -42,7 +42,7 @@ def produce(
         typer.Option(
             "--from",
             metavar="FILE",
-            help="safetensors: acts (tokens × width), per token doc_id or request_id, optionally position, special_mask.",
+            help="safetensors: acts (tokens × width), doc_id or request_id per token; optional position, special_mask.",
         ),
     ],
     model_id: Annotated[str, typer.Option("--model-id", help="Name of the model.")],
