@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import torch
 
-_ROWS_IN_CACHE = 64  # comparison and fill pass over the same rows while these are in the CPU's cache
+_ENTRIES_IN_CACHE = 1 << 18  # comparison and fill pass over the same rows while these are in the CPU's cache
 
 
 def keep_above_each(pre: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
     """In place: entries of `pre` [n, d_sae] not above `threshold` [d_sae] become 0. NaN stays NaN."""
-    for rows in torch.split(pre, _ROWS_IN_CACHE if pre.device.type == "cpu" else max(1, len(pre))):
+    rows_at_once = _ENTRIES_IN_CACHE // pre.shape[1] if pre.device.type == "cpu" else len(pre)
+    for rows in torch.split(pre, max(1, rows_at_once)):
         rows.masked_fill_(rows <= threshold, 0.0)
     return pre
 

@@ -48,5 +48,6 @@ def _constant_norm(x: torch.Tensor) -> Normalised:
 def _layer_norm(x: torch.Tensor) -> Normalised:
     mean = x.mean(dim=1, keepdim=True)
     centred = x - mean
-    std = centred.std(dim=1, keepdim=True)  # n - 1, as the publishing tools do; eps on the way in only, likewise
+    # n - 1, and eps on the way in only, as the publishing tools have it
+    std = centred.norm(dim=1, keepdim=True) / max(1, x.shape[1] - 1) ** 0.5
     return Normalised(centred / (std + _LAYER_NORM_EPS), scale=std, shift=mean)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import NoReturn
 
 from stream_interp.errors import SAELoadError
 from stream_interp.sae.checkpoint import Family
@@ -34,10 +35,12 @@ def find_family(root: Path, name: str | None) -> Family:
     if len(matching) > 1:
         names = [family.name for family in matching]
         raise SAELoadError("several_families", str(root), "files of one family; give family=", str(names))
-    return matching[0] if matching else _refuse(root)
+    if not matching:
+        _refuse(root)
+    return matching[0]
 
 
-def _refuse(root: Path) -> Family:
+def _refuse(root: Path) -> NoReturn:
     below = sorted(str(folder.relative_to(root)) for folder in _folders(root) if _detected(folder))
     if below:
         reason = "several_saes" if len(below) > 1 else "sae_below"

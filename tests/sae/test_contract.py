@@ -1,0 +1,131 @@
+"""What every registered family must do, on files that its own tool wrote and outputs that this tool gave."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from stream_interp import sae
+from stream_interp.errors import UsageError
+from stream_interp.sae.decoding import decode_dense
+from stream_interp.sae.encoder import SAE
+from stream_interp.sae.formats import FAMILIES
+
+GOLDEN = sorted(path.parent for path in Path(__file__).parent.glob("golden/*/meta.json"))
+every_golden = pytest.mark.parametrize("folder", GOLDEN, ids=lambda folder: folder.name)
+
+
+def _meta(folder: Path) -> dict[str, Any]:
+    meta: dict[str, Any] = json.loads((folder / "meta.json").read_text())
+    return meta
+
+
+def _opened(folder: Path, **options: Any) -> tuple[SAE, dict[str, torch.Tensor], dict[str, Any]]:
+    return sae.load(folder / "ckpt", **options), load_file(folder / "golden.safetensors"), _meta(folder)
+
+
+def test_every_family_has_golden_files() -> None:
+    assert {family.name for family in FAMILIES} == {_meta(g)["family"] for g in GOLDEN}
+
+
+@every_golden
+def test_outputs_are_those_of_the_publishing_tool(folder: Path) -> None:
+    loaded, golden, meta = _opened(folder)
+    acts = loaded.encode(golden["x"])
+    torch.testing.assert_close(acts, golden["feature_acts"], rtol=0, atol=meta["feature_acts_atol"])
+    assert torch.equal(acts != 0, golden["feature_acts"] != 0)
+    torch.testing.assert_close(
+        loaded.reconstruct(golden["x"]), golden["reconstruction"], rtol=0, atol=meta["reconstruction_atol"]
+    )
+
+
+@pytest.mark.parametrize("folder", [g for g in GOLDEN if _meta(g)["tie_feature"] is not None], ids=lambda g: g.name)
+def test_a_feature_exactly_on_its_threshold_is_off(folder: Path) -> None:
+    loaded, golden, meta = _opened(folder)
+    tie = meta["tie_feature"]
+    assert loaded.canonical.b_enc[tie] == loaded.canonical.threshold[tie] > 0
+    assert not loaded.encode(golden["x"])[:, tie].any()
+
+
+@every_golden
+def test_family_is_found_and_can_be_named(folder: Path) -> None:
+    loaded, _, meta = _opened(folder)
+    assert loaded.config.family == meta["family"]
+    assert _opened(folder, family=meta["family"])[0].fingerprint == loaded.fingerprint
+
+
+@every_golden
+def test_sparse_decode_equals_its_dense_twin(folder: Path) -> None:
+    loaded, golden, meta = _opened(folder)
+    acts = loaded.encode(golden["x"])
+    twin = decode_dense(acts, loaded.canonical.W_dec, loaded.canonical.b_dec)
+    torch.testing.assert_close(loaded.decode(acts), twin, rtol=1e-5, atol=meta["reconstruction_atol"])
+
+
+@every_golden
+def test_reconstruct_from_is_reconstruct(folder: Path) -> None:
+    loaded, golden, _ = _opened(folder)
+    x = golden["x"]
+    assert torch.equal(loaded.reconstruct_from(x, loaded.encode(x)), loaded.reconstruct(x))
+    assert torch.equal(loaded.reconstruct_from(x.numpy(), loaded.encode(x).numpy()), loaded.reconstruct(x))
+
+
+@every_golden
+def test_inputs_of_every_float_dtype_and_kind(folder: Path) -> None:
+    loaded, golden, _ = _opened(folder)
+    x = golden["x"]
+    expected = loaded.encode(x)
+    read_only = np.frombuffer(x.numpy().tobytes(), np.float32).reshape(x.shape)
+    for same in (x.numpy(), read_only, x.numpy().astype(">f4"), np.asfortranarray(x.numpy())):
+        assert torch.equal(loaded.encode(same), expected)
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        assert loaded.encode(x.clamp(-1e4, 1e4).to(dtype)).dtype == torch.float32
+    torch.testing.assert_close(loaded.encode(x.double().numpy()), expected)
+    assert loaded.encode(x[:0]).shape == (0, loaded.d_sae)
+    assert loaded.reconstruct(x[:0]).shape == (0, loaded.config.d_out)
+
+
+@every_golden
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64, "float64"])
+def test_dtype_is_honoured_and_leaves_the_fingerprint(folder: Path, dtype: torch.dtype | str) -> None:
+    float32, golden, _ = _opened(folder)
+    loaded, _, _ = _opened(folder, dtype=dtype)
+    expected = torch.float64 if dtype == "float64" else dtype
+    x = golden["x"][8:]  # without the first tokens of huge norm
+    acts = loaded.encode(x)
+    assert loaded.dtype == acts.dtype == loaded.reconstruct(x).dtype == expected
+    assert loaded.fingerprint == float32.fingerprint
+    assert loaded.memory_bytes * 4 == float32.memory_bytes * loaded.dtype.itemsize
+    both, either = (acts != 0) & (golden["feature_acts"][8:] != 0), (acts != 0) | (golden["feature_acts"][8:] != 0)
+    assert both.sum() >= 0.9 * either.sum()
+
+
+@every_golden
+def test_wrong_width_and_kind_are_refused(folder: Path) -> None:
+    loaded, _, _ = _opened(folder)
+    for wrong in (torch.zeros(3, loaded.d_in + 1), torch.zeros(loaded.d_in), torch.zeros(1, 2, loaded.d_in)):
+        with pytest.raises(UsageError, match=rf"\[n, {loaded.d_in}\]"):
+            loaded.encode(wrong)
+    for integers in (torch.zeros(3, loaded.d_in, dtype=torch.int64), np.zeros((3, loaded.d_in), np.int32)):
+        with pytest.raises(UsageError, match="int"):
+            loaded.encode(integers)
+    with pytest.raises(UsageError, match=rf"acts has shape .* \[n, {loaded.d_sae}\]"):
+        loaded.decode(torch.zeros(3, loaded.d_in))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@every_golden
+def test_cuda_gives_the_same(folder: Path) -> None:
+    loaded, golden, meta = _opened(folder, device="auto")
+    acts, reconstruction = loaded.encode(golden["x"]), loaded.reconstruct(golden["x"])
+    assert loaded.device.type == acts.device.type == "cuda"
+    assert torch.equal(acts.cpu() != 0, golden["feature_acts"] != 0)
+    torch.testing.assert_close(acts.cpu(), golden["feature_acts"], rtol=0, atol=meta["feature_acts_atol"])
+    torch.testing.assert_close(reconstruction.cpu(), golden["reconstruction"], rtol=0, atol=meta["reconstruction_atol"])

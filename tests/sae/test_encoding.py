@@ -1,0 +1,153 @@
+"""Fast paths against slow twins; ties; fingerprints; the lazy import."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from stream_interp import sae
+from stream_interp.sae.activation import keep_above, keep_above_each, keep_top_k
+from stream_interp.sae.decoding import decode_dense, decode_sparse
+from stream_interp.sae.normalisation import normalise
+
+from .conftest import D_IN, D_SAE, Write, weights
+
+
+def _pre(n: int = 700, d_sae: int = 900) -> torch.Tensor:
+    pre = torch.randn(n, d_sae, generator=torch.Generator().manual_seed(3))
+    pre[:, 7] = 0.5  # exactly on the threshold
+    pre[5] = -1.0  # nothing fires
+    return pre
+
+
+def test_thresholds_equal_their_slow_twin() -> None:
+    pre, each = _pre(), torch.linspace(0, 2, 900)
+    each[7] = 0.5
+    assert torch.equal(keep_above_each(pre.clone(), each), torch.where(pre > each, pre, 0.0))
+    assert torch.equal(keep_above(pre.clone(), 0.5), torch.where(pre > 0.5, pre, 0.0))
+    assert torch.equal(keep_above(pre.clone(), 0.0), pre.relu())
+    assert not keep_above(pre.clone(), 0.5)[:, 7].any()
+
+
+def test_activations_work_in_place_and_keep_nan_visible() -> None:
+    for activate in (
+        lambda p: keep_above(p, 0.5), lambda p: keep_above_each(p, torch.full((900,), 0.5)), lambda p: keep_top_k(p, 9)
+    ):  # fmt: skip
+        pre = _pre()
+        pre[3, 4] = float("nan")
+        acts = activate(pre)
+        assert acts.data_ptr() == pre.data_ptr()
+        assert acts[3, 4].isnan()
+        assert acts.isnan().sum() == 1
+
+
+def test_top_k_selects_before_relu() -> None:
+    pre = _pre()
+    kept = torch.zeros_like(pre)
+    for row, out in zip(pre, kept, strict=True):
+        largest = row.argsort(descending=True)[:31]
+        out[largest] = row[largest].relu()
+    acts = keep_top_k(pre.clone(), 31)
+    assert torch.equal(acts, kept)
+    assert not acts[5].any()
+    negative = torch.tensor([[-3.0, 2.0, -1.0, 0.0]])
+    assert keep_top_k(negative, 3).tolist() == [[0.0, 2.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize("threshold", [-10.0, 0.0, 1.0, 2.5, 9.0], ids=lambda t: f"above_{t}")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_sparse_decode_equals_dense(threshold: float, dtype: torch.dtype) -> None:
+    acts = torch.where(_pre() > threshold, _pre(), 0.0).to(dtype)
+    generator = torch.Generator().manual_seed(1)
+    W_dec, b_dec = torch.randn(900, 33, generator=generator).to(dtype), torch.randn(33, generator=generator).to(dtype)
+    torch.testing.assert_close(
+        decode_sparse(acts, W_dec, b_dec), decode_dense(acts, W_dec, b_dec), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_sparse_decode_of_a_row_ignores_the_other_rows() -> None:
+    acts, W_dec, b_dec = _pre().relu(), torch.randn(900, 33), torch.randn(33)
+    whole, order = decode_sparse(acts, W_dec, b_dec), torch.randperm(700)
+    assert torch.equal(decode_sparse(acts[order], W_dec, b_dec), whole[order])
+    assert torch.equal(decode_sparse(acts[40:41], W_dec, b_dec), whole[40:41])
+
+
+def test_a_tie_stays_off_after_folding(write: Write) -> None:
+    tensors = weights()
+    tensors["W_enc"][:, 7], tensors["b_enc"][7], tensors["threshold"][7] = 0, 0.3, 0.3
+    loaded = sae.load(write(tensors))
+    assert not loaded.encode(torch.randn(200, D_IN))[:, 7].any()
+    tensors["b_enc"][7] = 0.30000007  # the next float32
+    assert (sae.load(write(tensors)).encode(torch.randn(200, D_IN))[:, 7] > 0).all()
+
+
+def test_negative_threshold_is_relu(write: Write) -> None:
+    tensors = weights()
+    tensors["threshold"] = torch.full((D_SAE,), -0.5)
+    assert torch.equal(sae.load(write(tensors)).canonical.threshold, torch.zeros(D_SAE))
+
+
+def test_folding_is_rounded_once(write: Write) -> None:
+    tensors = weights()
+    tensors["b_dec"] *= 1e4  # cancels in float32
+    exact = tensors["b_enc"].double() - tensors["b_dec"].double() @ tensors["W_enc"].double()
+    assert torch.equal(sae.load(write(tensors)).canonical.b_enc, exact.float())
+
+
+@pytest.mark.parametrize("kind", ["layer_norm", "constant_norm_rescale"])
+def test_normalisation_of_a_token_of_zeros_is_finite(kind: str) -> None:
+    x = torch.randn(4, D_IN)
+    x[2] = 0
+    normalised = normalise(kind, x)  # type: ignore[arg-type]
+    assert normalised.x.isfinite().all()
+    torch.testing.assert_close(normalised.undo(normalised.x), x, rtol=1e-4, atol=1e-4)
+
+
+def test_bias_only_token_has_the_bias_as_pre_activation(write: Write) -> None:
+    tensors = weights()
+    p = tensors["b_enc"]
+    expected = torch.where(p > tensors["threshold"], p, 0.0)
+    acts = sae.load(write(tensors)).encode(tensors["b_dec"][None])
+    torch.testing.assert_close(acts[0], expected.relu(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"apply_b_dec_to_input": False},
+        {"normalize_activations": "layer_norm"},
+        {"normalize_activations": "constant_norm_rescale"},
+    ],
+    ids=str,
+)
+def test_fingerprint_follows_the_config(write: Write, changes: dict[str, object]) -> None:
+    assert sae.load(write(name="a", **changes)).fingerprint != sae.load(write(name="b")).fingerprint
+
+
+@pytest.mark.parametrize("name", ["W_enc", "b_enc", "W_dec", "b_dec", "threshold"])
+def test_fingerprint_follows_every_weight(write: Write, name: str) -> None:
+    tensors = weights()
+    tensors[name].view(-1)[-1] += 1e-6
+    assert sae.load(write(tensors, name="a")).fingerprint != sae.load(write(name="b")).fingerprint
+
+
+def test_fingerprint_is_that_of_the_values_not_of_their_storage(write: Write) -> None:
+    halves = {name: tensor.bfloat16() for name, tensor in weights().items()}
+    files = {
+        str(dtype): write({name: tensor.to(dtype) for name, tensor in halves.items()}, name=str(dtype))
+        for dtype in (torch.bfloat16, torch.float32, torch.float64)
+    }
+    assert len({sae.load(folder).fingerprint for folder in files.values()}) == 1
+    finer = {name: tensor.double() * (1 + 1e-12) for name, tensor in halves.items()}
+    assert sae.load(write(finer, name="finer")).fingerprint != sae.load(files["torch.float64"]).fingerprint
+
+
+def test_import_is_light() -> None:
+    code = (
+        "import sys, stream_interp.sae as sae; assert 'torch' not in sys.modules; "
+        "sae.load; assert 'torch' in sys.modules; assert not hasattr(sae, 'nothing')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
