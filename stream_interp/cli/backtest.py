@@ -81,25 +81,23 @@ def _stream_report(path: Path, run: Any) -> dict[str, Any]:
 
     header, with_sae = run.state.baseline.header, len(run.state.tests.rate_baseline) > 0
     now = health.scalars(run.health, with_sae)
-    opened = {alert.incident_id: request for request, alert in run.alerts if alert.transition == "opened"}
-    last = {alert.incident_id: alert for _, alert in run.alerts if alert.incident_id in opened}
+    incidents: dict[str, list[tuple[int, Any]]] = {}
+    for request, alert in run.alerts:
+        if alert.groups:
+            incidents.setdefault(alert.incident_id, []).append((request, alert))
+    opened = [story[0][0] for story in incidents.values() if story[0][1].transition == "opened"]
     return {
         "file": str(path),
         "requests": run.requests,
         "tokens": run.tokens,
         "status": status_of(run.state, 0, 0).state,
-        "first_incident_request": min(opened.values(), default=None),
+        "first_incident_request": min(opened, default=None),
         "detections": [
             {"feature": d.feature, "direction": d.direction, "request": request, "log_e": d.log_e,
              "rate_baseline": d.rate_baseline, "rate_now": d.rate_now}
             for request, d in sorted(run.detections.values(), key=lambda item: (item[0], -item[1].log_e))
         ],
-        "incidents": [
-            {"severity": alert.severity, "opened_request": opened[i], "cause_hint": alert.cause_hint,
-             "features": [d.feature for d in alert.features], "features_drifted": alert.features_drifted,
-             "scores": [s.score for s in alert.scores], "groups": alert.groups, "last_transition": alert.transition}
-            for i, alert in last.items()
-        ],
+        "incidents": [_incident_report(story) for story in incidents.values()],
         "health": {
             "explained_variance": now["explained_variance"],
             "explained_variance_baseline": header.explained_variance,
@@ -109,6 +107,24 @@ def _stream_report(path: Path, run: Any) -> dict[str, Any]:
             "norm_baseline": header.norm,
         },
     }  # fmt: skip
+
+
+def _incident_report(story: list[tuple[int, Any]]) -> dict[str, Any]:
+    """An incident as its last alert of this stream has it, and all its alerts."""
+    last = story[-1][1]
+    return {
+        "severity": last.severity,
+        "opened_request": story[0][0],
+        "cause_hint": last.cause_hint,
+        "features": [d.feature for d in last.features],
+        "features_drifted": last.features_drifted,
+        "scores": [s.score for s in last.scores],
+        "groups": last.groups,
+        "alerts": [
+            {"transition": alert.transition, "request": request, "severity": alert.severity, "event_id": alert.event_id}
+            for request, alert in story
+        ],
+    }
 
 
 def _show(report: dict[str, Any]) -> None:

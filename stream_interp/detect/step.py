@@ -165,7 +165,7 @@ def _tick(state: LaneState, window: Window, elapsed_ms: int) -> StepResult:
 
 
 def _judge(state: LaneState, window: Window, scores: armed.ScoreCrossing) -> StepResult:
-    """Opens, escalates, resolves."""
+    """Opens, escalates, updates, resolves."""
     assert state.tests is not None
     assert state.evidence is not None
     was, recovered = state.incident, False
@@ -177,10 +177,21 @@ def _judge(state: LaneState, window: Window, scores: armed.ScoreCrossing) -> Ste
     found = crossings(state.tests, state.evidence, scores)
     now = opened_or_joined(was, found, state.tests, state.evidence, state.requests, window, state.incidents + 1)
     state = replace(state, incident=now, incidents=now.number if now else state.incidents)
-    if now is None or (was is not None and was.severity == now.severity):
+    transition = _transition(was, now)
+    if now is None or transition is None:
         return StepResult(state)
-    transition: Transition = "opened" if was is None else "escalated"
     return StepResult(state, (_incident_alert(state, now, transition, window),))
+
+
+def _transition(was: Incident | None, now: Incident | None) -> Transition | None:
+    """One alert when it opens, when it grows more severe, and when another group of tests joins; not per feature."""
+    if now is None:
+        return None
+    if was is None:
+        return "opened"
+    if was.severity != now.severity:
+        return "escalated"
+    return "updated" if was.groups != now.groups else None
 
 
 def incident_id(lane: Lane, number: int) -> str:
