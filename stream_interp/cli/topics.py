@@ -13,7 +13,7 @@ from stream_interp.cli.output import emit_json, emit_table, notice, warn
 from stream_interp.errors import UsageError
 from stream_interp.kafka.client import address
 from stream_interp.kafka.topic_plan import Step
-from stream_interp.kafka.topics import apply_steps, plan_topics
+from stream_interp.kafka.topics import apply_topics, plan_topics
 
 PartitionsOption = Annotated[
     list[str] | None,
@@ -53,8 +53,7 @@ def apply(
 ) -> None:
     """Create and configure the topics; never deletes. Exits 1 if a step was refused, after doing all others."""
     settings = load_settings(config, flags(sets, bootstrap=bootstrap))
-    steps = plan_topics(settings.kafka, _counts(partitions), replication)
-    apply_steps(settings.kafka, steps)
+    steps = apply_topics(settings.kafka, _counts(partitions), replication)
     _show(steps, address(settings.kafka), json)
     if any(step.action == "refused" for step in steps):
         raise typer.Exit(1)

@@ -26,6 +26,10 @@ from stream_interp.kafka.topic_plan import Found, Step, Topic, plan, with_partit
 from stream_interp.settings import KafkaSettings
 
 _TIMEOUT_S = 30.0
+_AGAIN = "Run the command again: it is idempotent."
+_DOABLE = {"create", "alter_config", "add_partitions"}
+_DONE_BY_ANOTHER = {KafkaError.TOPIC_ALREADY_EXISTS, KafkaError.INVALID_PARTITIONS}  # an apply at the same time
+_GONE = {KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN}
 
 
 def load_topics() -> list[Topic]:
@@ -38,7 +42,7 @@ def load_topics() -> list[Topic]:
 def plan_topics(
     kafka: KafkaSettings, partitions: Mapping[str, int] | None = None, replication: int | None = None
 ) -> list[Step]:
-    """What `apply_steps` would have to do on this cluster.
+    """What `apply_topics` would do on this cluster.
 
     Args:
         kafka: where; `topic_prefix` is put before every name.
@@ -53,7 +57,7 @@ def plan_topics(
     _check_names(partitions or {}, topics)
     require_kafka(kafka)
     client = admin(kafka)
-    metadata = client.list_topics(timeout=_TIMEOUT_S)
+    metadata = _metadata(client, address(kafka))
     brokers = len(metadata.brokers)
     if replication is not None and not 1 <= replication <= brokers:
         raise UsageError(f"--replication {replication}: the cluster has {brokers} brokers; use 1…{brokers}")
@@ -62,37 +66,44 @@ def plan_topics(
     return plan(with_partitions(topics, partitions or {}), found, brokers, kafka.topic_prefix, replication)
 
 
-def apply_steps(kafka: KafkaSettings, steps: Sequence[Step]) -> None:
-    """Carries out every step that is not refused, and returns once the cluster shows the new topics. Idempotent.
-
-    Raises:
-        DependencyUnreachable: a broker went away.
-        StreamInterpError: the cluster refused a step; all others were tried.
-    """
-    client = admin(kafka)
-    of = {action: [s for s in steps if s.action == action] for action in ("create", "alter_config", "add_partitions")}
-    futures: list[tuple[str, Future[Any]]] = []
-    if of["create"]:
-        new = [NewTopic(s.topic, s.partitions, s.replication, config=s.config) for s in of["create"]]
-        futures += client.create_topics(new, request_timeout=_TIMEOUT_S).items()
-    if of["alter_config"]:
-        changed = client.incremental_alter_configs([_alteration(s) for s in of["alter_config"]])
-        futures += [(resource.name, future) for resource, future in changed.items()]
-    if of["add_partitions"]:
-        futures += client.create_partitions(
-            [NewPartitions(s.topic, s.partitions) for s in of["add_partitions"]]
-        ).items()
-    _wait(futures, address(kafka))
-    _wait_visible(client, {s.topic: s.partitions for s in of["create"] + of["add_partitions"]})
-
-
 def apply_topics(
     kafka: KafkaSettings, partitions: Mapping[str, int] | None = None, replication: int | None = None
 ) -> list[Step]:
-    """`plan_topics`, then `apply_steps`; the steps, in which `refused` ones were left undone."""
+    """Carries out `plan_topics`, whose `refused` steps stay undone; returns it once the cluster shows the rest.
+
+    Idempotent, also beside another `apply`.
+
+    Raises:
+        DependencyUnreachable, UsageError: as `plan_topics`.
+        StreamInterpError: the cluster refused a step (all others were tried), or does not show its effect.
+    """
     steps = plan_topics(kafka, partitions, replication)
-    apply_steps(kafka, steps)
+    _execute(admin(kafka), steps, address(kafka))
+    deadline_s = time.monotonic() + _TIMEOUT_S
+    while left := [s for s in plan_topics(kafka, partitions, replication) if s.action in _DOABLE]:
+        if time.monotonic() > deadline_s:
+            raise StreamInterpError(
+                f"Kafka at {address(kafka)} accepted {left[0].action} of topic {left[0].topic} but does not show it "
+                f"after {_TIMEOUT_S:.0f} s; look at it with `stream-interp topics plan`"
+            )
+        time.sleep(0.1)
     return steps
+
+
+def _execute(client: AdminClient, steps: Iterable[Step], where: str) -> None:
+    by: dict[str, list[Step]] = {}
+    for step in steps:
+        by.setdefault(step.action, []).append(step)
+    futures: list[tuple[str, Future[Any]]] = []
+    if new := [NewTopic(s.topic, s.partitions, s.replication, config=s.config) for s in by.get("create", [])]:
+        futures += client.create_topics(new, request_timeout=_TIMEOUT_S).items()
+    if changed := [_alteration(s) for s in by.get("alter_config", [])]:
+        futures += [(r.name, future) for r, future in client.incremental_alter_configs(changed).items()]
+    if more := [NewPartitions(s.topic, s.partitions) for s in by.get("add_partitions", [])]:
+        futures += client.create_partitions(more).items()
+    failures = [failure for name, future in futures if (failure := _failure(name, future, where))]
+    if failures:
+        raise failures[0]
 
 
 def _check_names(partitions: Mapping[str, int], topics: Iterable[Topic]) -> None:
@@ -100,6 +111,13 @@ def _check_names(partitions: Mapping[str, int], topics: Iterable[Topic]) -> None
     for name, count in partitions.items():
         if name not in own or count < 1:
             raise UsageError(f"--partitions {name}={count}: expected a count ≥ 1 for one of {', '.join(sorted(own))}")
+
+
+def _metadata(client: AdminClient, where: str) -> Any:
+    try:
+        return client.list_topics(timeout=_TIMEOUT_S)
+    except KafkaException as error:
+        raise DependencyUnreachable("Kafka", where, error.args[0].str(), _AGAIN) from error
 
 
 def _describe(client: AdminClient, names: Sequence[str], metadata: Mapping[str, Any], where: str) -> dict[str, Found]:
@@ -124,15 +142,12 @@ def _alteration(step: Step) -> ConfigResource:
     return ConfigResource(ResourceType.TOPIC, step.topic, incremental_configs=entries)
 
 
-def _wait(futures: Iterable[tuple[str, Future[Any]]], where: str) -> None:
-    failures = []
-    for name, future in futures:
-        try:
-            _result(name, future, where)
-        except StreamInterpError as error:
-            failures.append(error)
-    if failures:
-        raise failures[0]
+def _failure(name: str, future: Future[Any], where: str) -> StreamInterpError | None:
+    try:
+        _result(name, future, where)
+    except StreamInterpError as error:
+        return error
+    return None
 
 
 def _result(name: str, future: Future[Any], where: str) -> Any:
@@ -140,9 +155,9 @@ def _result(name: str, future: Future[Any], where: str) -> Any:
         return future.result(timeout=_TIMEOUT_S)
     except KafkaException as error:
         fault = error.args[0]
-        if fault.code() == KafkaError.TOPIC_ALREADY_EXISTS:  # another apply was faster
+        if fault.code() in _DONE_BY_ANOTHER:
             return None
-        if fault.code() in (KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN):
+        if fault.code() in _GONE:
             raise DependencyUnreachable(
                 "Kafka", where, fault.str(), "Run the command again: it is idempotent."
             ) from error
@@ -150,12 +165,3 @@ def _result(name: str, future: Future[Any], where: str) -> Any:
             f"Kafka at {where} refused a change or look-up of topic {name}: {fault.str()}; "
             "check the user's rights (Create, Alter, DescribeConfigs, AlterConfigs), then run the command again"
         ) from error
-
-
-def _wait_visible(client: AdminClient, partitions: Mapping[str, int]) -> None:
-    deadline = time.monotonic() + _TIMEOUT_S
-    while time.monotonic() < deadline:
-        topics = client.list_topics(timeout=_TIMEOUT_S).topics
-        if all(name in topics and len(topics[name].partitions) >= count for name, count in partitions.items()):
-            return
-        time.sleep(0.05)

@@ -15,7 +15,7 @@ from stream_interp.records.control import (
     encode_control,
     make_control,
 )
-from stream_interp.records.cut import Cut, LaneCount, encode_cut
+from stream_interp.records.cut import Cut, LaneCount, OpenRequest, encode_cut
 from stream_interp.records.delivery import Delivery, encode_delivery
 from stream_interp.records.dlq import DeadLetter, base64_headers, encode_dead_letter
 from stream_interp.records.envelope import Envelope, json_record
@@ -86,6 +86,7 @@ CUT = Cut(
     topic="interp.activations", partition=0, a=100, b=107, read_from=106, closed_at_ms=AT_MS, records=7,
     counted_records=4, pending_records=1, lanes={LANE.lane_id: LaneCount(lane=LANE, requests=3, tokens=50)},
     not_counted={"rejected": 1, "duplicate": 1}, rejected_by_reason={"non_finite": 1},
+    open={"9f2c": OpenRequest(first_offset=106, records=1, born_ms=AT_MS - 200)},
 )  # fmt: skip
 FEATURE = FeatureDrift(
     feature=6, direction="up", log_e=21.5, log_threshold=20.6, rate_baseline=0.01, rate_now=0.35, detected_request=412
