@@ -158,9 +158,7 @@ def _result(name: str, future: Future[Any], where: str) -> Any:
         if fault.code() in _DONE_BY_ANOTHER:
             return None
         if fault.code() in _GONE:
-            raise DependencyUnreachable(
-                "Kafka", where, fault.str(), "Run the command again: it is idempotent."
-            ) from error
+            raise DependencyUnreachable("Kafka", where, fault.str(), _AGAIN) from error
         raise StreamInterpError(
             f"Kafka at {where} refused a change or look-up of topic {name}: {fault.str()}; "
             "check the user's rights (Create, Alter, DescribeConfigs, AlterConfigs), then run the command again"
