@@ -91,11 +91,12 @@ class EmbeddedKafka:
             raise
 
     def stop(self) -> None:
-        """SIGTERM to all nodes, SIGKILL after a grace; removes a temporary data folder."""
+        """SIGTERM to all nodes, SIGKILL after a grace; removes a temporary data folder, and then without the grace."""
         for process in self._running.values():
             process.signal(signal.SIGTERM)
+        grace_s = 0.0 if self._data.is_temporary else STOP_GRACE_S
         for process in self._running.values():
-            process.stop(STOP_GRACE_S)
+            process.stop(grace_s)
         self._running.clear()
         self._data.close()
 
