@@ -88,8 +88,8 @@ class TopicProducer:
         self._producer.poll(0)
 
     def disown(self) -> None:
-        """In a forked child: keeps librdkafka's handle for ever, because freeing it would wait for threads that
-        only the parent has."""
+        """In a forked child: keeps librdkafka's handle for ever, because freeing it would end connections that the
+        parent shares and wait for threads that only the parent has."""
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._producer))
 
     def _replace(self) -> None:
