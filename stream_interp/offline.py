@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from msgspec import structs
 
 from stream_interp.capture.files import FileRequest, read_activation_file
 from stream_interp.detect import health
@@ -30,6 +31,7 @@ from stream_interp.settings import DriftSettings
 BATCH_REQUESTS = 64  # encoded at once; decisions do not depend on it
 MIN_BASELINE_REQUESTS = 50
 STEP_MS = 1_000  # offline time: one second a request, so that versions and `at_ms` rise
+AUTHOR = "baseline build"
 T = TypeVar("T")
 
 
@@ -62,9 +64,19 @@ class Replay:
 
 
 def learn(
-    path: Path, lane: Lane, sae: Encoder | None, drift: DriftSettings, version: int, massive: str = "share"
+    path: Path,
+    lane: Lane,
+    sae: Encoder | None,
+    drift: DriftSettings,
+    version: int,
+    massive: str = "share",
+    reason: str = "",
 ) -> Learnt:
     """A baseline from a file: the first fifth of its requests is *fit*, the rest *calibrate* (design §4).
+
+    Args:
+        version: of projector and baseline, Unix epoch ms.
+        reason: for those who read the baseline later.
 
     Raises:
         UsageError: the file is too small, of another width than the SAE, or its requests are not one distribution.
@@ -93,7 +105,13 @@ def learn(
             f"{path}: refused: not stationary: its requests are not one distribution in their order; "
             "shuffle them, or leave out the part that differs"
         )
-    return Learnt(state, projector, baseline, file.requests, file.tokens)
+    signed = [_signed(record, reason or f"baseline build from {path.name}") for record in (projector, baseline)]
+    return Learnt(state, signed[0], signed[1], file.requests, file.tokens)
+
+
+def _signed(record: Versioned, reason: str) -> Versioned:
+    """The record as an operator's; DETECT writes a marker for those, and none for its own."""
+    return Versioned(structs.replace(record.manifest, author=AUTHOR, reason=reason), record.body)
 
 
 def replay(path: Path, state: LaneState, shape: LaneShape, sae: Encoder | None) -> Replay:

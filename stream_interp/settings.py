@@ -6,6 +6,7 @@ in the environment it is `STREAM_INTERP_DRIFT__TOLERANCE`, in the TOML file `[dr
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
@@ -102,6 +103,16 @@ class SiteSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     massive: str = "share"  # share | norm:LIMIT | off
     idle_ok: bool = False  # silence of this site is not `blind`
 
+    def matches(self, *, tenant: str, model_id: str, model_revision: str, hook_name: str) -> bool:
+        """All four globs match, case-sensitively."""
+        pairs = (
+            (tenant, self.tenant),
+            (model_id, self.model_id),
+            (model_revision, self.model_revision),
+            (hook_name, self.hook_name),
+        )
+        return all(fnmatchcase(name, glob) for name, glob in pairs)
+
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All settings of all processes."""
@@ -118,3 +129,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     sae: SaeSettings = SaeSettings()
     sites: list[SiteSettings] = field(default_factory=list)
     unknown_sites: Literal["t0", "reject"] = "t0"  # a site that no entry names
+
+    def site_of(self, *, tenant: str, model_id: str, model_revision: str, hook_name: str) -> SiteSettings | None:
+        """The first `[[sites]]` entry that matches."""
+        names = {"tenant": tenant, "model_id": model_id, "model_revision": model_revision, "hook_name": hook_name}
+        return next((site for site in self.sites if site.matches(**names)), None)

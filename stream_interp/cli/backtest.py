@@ -30,7 +30,8 @@ def backtest(
     json: JsonOption = False,
 ) -> None:
     """Runs streams of activations against a baseline and says what would have been alarmed, and when."""
-    from stream_interp import offline, sae as saes
+    from stream_interp import offline
+    from stream_interp import sae as saes
     from stream_interp.encode.requests import shape_of
     from stream_interp.records.control import read_projector
     from stream_interp.records.lane import Lane

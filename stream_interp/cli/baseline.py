@@ -1,0 +1,97 @@
+"""`stream-interp baseline build|show`: what a lane is judged by, made from a file, and as it stands on Kafka."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from stream_interp.cli.configuration import load_settings
+from stream_interp.cli.options import BootstrapOption, ConfigOption, JsonOption, SetOption, flags
+from stream_interp.cli.output import emit_json, emit_table, notice
+
+
+def build(
+    source: Annotated[
+        Path, typer.Option("--from", metavar="FILE", help="Activations to learn from, in the order they came.")
+    ],
+    model_id: Annotated[str, typer.Option("--model-id", help="Name of the model.")],
+    hook: Annotated[str, typer.Option("--hook", help="Where in the model, such as layer.15.")],
+    sae: Annotated[Path | None, typer.Option("--sae", metavar="DIR", help="SAE checkpoint; without, T0 only.")] = None,
+    revision: Annotated[str, typer.Option("--revision", help="Revision of the model.")] = "unversioned",
+    tenant: Annotated[str, typer.Option("--tenant", help="Tenant of the site.")] = "default",
+    reason: Annotated[str, typer.Option("--reason", help="Why, for those who read it later.")] = "",
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    bootstrap: BootstrapOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Makes a baseline from a file, split as `backtest` splits it, and publishes it on interp.control."""
+    from stream_interp import offline
+    from stream_interp import sae as saes
+    from stream_interp.kafka.client import require_kafka
+    from stream_interp.kafka.control import TOPIC, publish_controls
+    from stream_interp.kafka.produce import require_topic
+    from stream_interp.records.lane import NO_SAE, Lane
+
+    settings = load_settings(config, flags(sets, bootstrap=bootstrap))
+    require_kafka(settings.kafka)
+    require_topic(settings.kafka, TOPIC)
+    encoder = saes.load(sae, device=settings.sae.device) if sae else None
+    lane = Lane(
+        tenant=tenant, model_id=model_id, hook_name=hook, model_revision=revision,
+        sae_fingerprint=encoder.fingerprint if encoder else NO_SAE,
+    )  # fmt: skip
+    site = settings.site_of(tenant=tenant, model_id=model_id, model_revision=revision, hook_name=hook)
+    massive = site.massive if site else "share"
+    version = time.time_ns() // 1_000_000
+    learnt = offline.learn(source, lane, encoder, settings.drift, version, massive, reason=reason)
+    publish_controls(settings.kafka, [learnt.projector, learnt.baseline])
+    report = {"schema_version": 1, "lane_id": lane.lane_id, **_card(learnt.baseline)}
+    if json:
+        emit_json(report)
+    else:
+        notice(
+            f"published baseline {version} of lane {lane.lane_id}: {learnt.requests} requests, {learnt.tokens} tokens"
+        )
+
+
+def show(
+    model_id: Annotated[str | None, typer.Argument(help="Only this model.")] = None,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    bootstrap: BootstrapOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Every baseline on interp.control, the newest of a lane last."""
+    from stream_interp.kafka.client import require_kafka
+    from stream_interp.kafka.control import TOPIC, read_controls
+    from stream_interp.kafka.produce import require_topic
+
+    settings = load_settings(config, flags(sets, bootstrap=bootstrap))
+    require_kafka(settings.kafka)
+    require_topic(settings.kafka, TOPIC)
+    cards = [
+        _card(record)
+        for record in read_controls(settings.kafka)
+        if record.manifest.kind == "baseline" and model_id in (None, record.manifest.lane.model_id)
+    ]
+    if json:
+        emit_json({"schema_version": 1, "baselines": cards})
+        return
+    columns = ["lane_id", "version", "requests", "fit_requests", "provisional", "explained_variance", "l0", "author"]
+    emit_table("", ["model", "hook", *columns], [
+        [card["lane"]["model_id"], card["lane"]["hook_name"], *(card[c] for c in columns)] for card in cards
+    ])  # fmt: skip
+
+
+def _card(record: Any) -> dict[str, Any]:
+    from stream_interp.records.control import read_baseline
+
+    header, _ = read_baseline(record)
+    lane_id, manifest = header.lane.lane_id, record.manifest
+    signed = {"sha256": manifest.sha256, "author": manifest.author, "reason": manifest.reason}
+    return {"lane_id": lane_id, **msgspec.to_builtins(header), **signed}
