@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from stream_interp.records.alert import Alert, FeatureDrift, Position, ScoreDrift, encode_alert, encode_alert_state
+from stream_interp.records.arrays import pack
+from stream_interp.records.checkpoint import encode_checkpoint, make_checkpoint
 from stream_interp.records.control import (
     MARKER_TYPE,
     BaselineHeader,
@@ -143,6 +145,7 @@ BASELINE = make_control(
     "detect", "end of calibrate",
 )  # fmt: skip
 MARKER = Marker(kind="baseline", lane=LANE, version=BASELINE.manifest.version, sha256=BASELINE.manifest.sha256)
+CHECKPOINT = make_checkpoint(LANE, 7, POSITION, "0.1.0", "cd" * 32, pack(PROJECTOR.manifest, {"M": _floats(2, D_SAE)}))
 HEARTBEAT = Heartbeat(
     process_id="encode-0", kind="encode", as_of_ms=AT_MS, started_at_ms=AT_MS - 60_000, version="0.1.0",
     partitions=["interp.activations/0"], counters={"requests": 3},
@@ -178,6 +181,7 @@ SAMPLES = (
     Sample("projector.safetensors", encode_control(PROJECTOR)[0]),
     Sample("baseline.safetensors", encode_control(BASELINE)[0]),
     Sample("control_manifest.json", encode_control(BASELINE)[-1]),
+    Sample("checkpoint_manifest.json", encode_checkpoint(CHECKPOINT)[-1]),
     Sample("heartbeat.json", encode_heartbeat(HEARTBEAT)),
     Sample("dead_letter.json", encode_dead_letter(DEAD_LETTER, b"application-19")),
     Sample("delivery.json", encode_delivery(DELIVERY)),

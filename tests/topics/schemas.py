@@ -9,6 +9,7 @@ import msgspec
 
 from stream_interp.records import window
 from stream_interp.records.alert import Alert, AlertEvent
+from stream_interp.records.checkpoint import CheckpointManifest
 from stream_interp.records.control import BaselineHeader, Manifest, Marker, ProjectorHeader
 from stream_interp.records.cut import Cut
 from stream_interp.records.delivery import Delivery
@@ -24,6 +25,7 @@ Arrays = Mapping[str, tuple[str, str]]  # name → (dtype, shape and unit)
 JSON_RECORDS: dict[str, type[msgspec.Struct]] = {
     "alert": AlertEvent,
     "alert_state": Alert,
+    "checkpoint_manifest": CheckpointManifest,
     "control_manifest": Manifest,
     "cut": Cut,
     "dead_letter": DeadLetter,
