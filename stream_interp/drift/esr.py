@@ -62,4 +62,5 @@ def update(
 
 def value(m: Floats) -> Floats:
     """The statistic of each test: the mean over its components."""
-    return m.mean(axis=0)
+    mean: Floats = m.mean(axis=0)
+    return mean
