@@ -124,9 +124,7 @@ def _change(topic: Topic, now: Found, twins: Sequence[Found], prefix: str) -> li
         why = f"{topic.partitions} are declared; adding partitions would break the order of its keys"
         steps.append(_refused(base, topic, why))
     elif now.partitions < topic.partitions:
-        steps.append(
-            replace(base, action="add_partitions", partitions=topic.partitions, why=f"found {now.partitions}")
-        )
+        steps.append(replace(base, action="add_partitions", partitions=topic.partitions, why=f"found {now.partitions}"))
     return steps or [base]
 
 
