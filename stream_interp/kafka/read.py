@@ -36,12 +36,18 @@ def read_topic_to_end(
         DependencyUnreachable: Kafka does not answer, refuses us, or has no such topic.
     """
     faults, address = Faults(log_every_s=None), str(config["bootstrap.servers"])
-    forced = {"isolation.level": "read_committed", "enable.partition.eof": True, "auto.offset.reset": "earliest"}
-    consumer = client.consumer({**config, **forced, "error_cb": faults})
+    forced = {
+        "isolation.level": "read_committed",
+        "enable.partition.eof": True,
+        "enable.auto.commit": False,
+        "auto.offset.reset": "earliest",
+        "error_cb": faults,
+    }
+    consumer = client.consumer({**config, **forced})
     try:
         ends = end_offsets(consumer, topic, faults, address, partitions)
         consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in ends])
-        yield from _until(consumer, ends, faults, address, stall_s)
+        yield from _until(consumer, topic, ends, faults, address, stall_s)
     finally:
         consumer.close()
 
@@ -103,21 +109,24 @@ def _refused(error: KafkaError, topic: str, address: str) -> DependencyUnreachab
     return DependencyUnreachable("Kafka", address, f"topic {topic}: {error.str()}".rstrip("."), next_step)
 
 
-def _until(consumer: Consumer, ends: dict[int, int], faults: Faults, address: str, stall_s: float) -> Iterator[Message]:
-    unread, idle_s = {p: end for p, end in ends.items() if end > 0}, 0.0
+def _until(
+    consumer: Consumer, topic: str, ends: dict[int, int], faults: Faults, address: str, stall_s: float
+) -> Iterator[Message]:
+    unread, heard_s = {p: end for p, end in ends.items() if end > 0}, time.monotonic()
     while unread:
         message = consumer.poll(_POLL_S)
         faults.raise_if_hopeless(address)
-        if message is None:
-            idle_s += _POLL_S
-            if idle_s >= stall_s:
+        error = message.error() if message else None
+        if message is None or (error is not None and error.code() != KafkaError._PARTITION_EOF):
+            if error is not None:
+                raise_if_refused(error, topic, address)
+            if time.monotonic() - heard_s >= stall_s:
                 raise DependencyUnreachable("Kafka", address, *faults.explain())
             continue
-        idle_s, error, partition, offset = 0.0, message.error(), message.partition(), message.offset()
-        if error is not None and error.code() != KafkaError._PARTITION_EOF:
-            raise_if_refused(error, message.topic() or "", address)
-        elif partition in unread and offset is not None:
+        partition, offset = message.partition(), message.offset()
+        if partition in unread and offset is not None:
             if error is None and offset < unread[partition]:
                 yield message
             if error is not None or offset + 1 >= unread[partition]:
                 del unread[partition]
+        heard_s = time.monotonic()  # after the yield: the caller's own time is not silence

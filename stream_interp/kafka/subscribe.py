@@ -86,7 +86,7 @@ class AlertSubscriber:
         deadline_s = time.monotonic() + timeout_s
         while True:
             message = self._consumer.poll(max(0.0, deadline_s - time.monotonic()))
-            self._reach.check(self._consumer, idle=message is None)
+            self._reach.check(self._consumer, heard=message is not None and message.error() is None)
             if message is not None and (alert := self._alert(message)) is not None:
                 return alert
             if time.monotonic() >= deadline_s:
@@ -196,10 +196,10 @@ class _Reach:
         self._suspect = True
         self.faults(error)
 
-    def check(self, consumer: Consumer, *, idle: bool) -> None:
+    def check(self, consumer: Consumer, *, heard: bool) -> None:
         """Once per poll. Raises DependencyUnreachable."""
         self.faults.raise_if_hopeless(self._address)
-        if not idle:
+        if heard:
             self._suspect, self._lost_at_s = False, math.inf
         now_s = time.monotonic()
         if not self._suspect or now_s < self._probe_at_s:
