@@ -26,6 +26,8 @@ class Site:
     names: SiteSettings
     sae: Encoder | None = None
     d_out: int = 0
+    device: str = "cpu"
+    sae_bytes: int = 0  # 0 where an entry before holds the same SAE
 
     def matches(self, snapshot: Snapshot) -> bool:
         """All four globs match."""
@@ -46,6 +48,7 @@ class LaneEntry:
     sae: Encoder | None
     d_in: int
     d_out: int
+    device: str
 
     @property
     def lane_id(self) -> str:
@@ -121,7 +124,7 @@ class Lanes:
         shape = LaneShape(lane=lane, massive=site.names.massive if site else "share")
         projector = self._projectors.get(lane.lane_id)
         d_in = sae.d_in if sae else projector[0].d_in if projector else snapshot.acts.shape[1]
-        entry = LaneEntry(shape, sae, d_in, site.d_out if site else 0)
+        entry = LaneEntry(shape, sae, d_in, site.d_out if site else 0, site.device if site else "cpu")
         return _shaped(entry, projector) if projector and _fits(projector[0], entry) else entry
 
 

@@ -53,14 +53,14 @@ class InputPartition:
         """The lane has an open window here."""
         return lane_id in self.cut.lanes
 
-    def take(self, record: Consumed, now_s: float) -> None:
-        """Takes the next record. Records that were taken before are ignored."""
+    def take(self, record: Consumed, now_s: float) -> str:
+        """Takes the next record; one that was taken before is ignored. Returns the reason if it is a dead letter."""
         if record.offset < self.next_offset:
-            return
+            return ""
         self.next_offset = record.offset + 1
         if record.offset < self.cut.a:
             self._rebuild(record)
-            return
+            return ""
         if self._to_rebuild:
             self._end_rebuild(now_s)
         self.cut.records += 1
@@ -69,6 +69,8 @@ class InputPartition:
             self._place(self._decoded(record), record, now_s)
         except InvalidSnapshot as error:
             self.cut.reject(self._letter(record, error), record.key, now_s)
+            return error.reason
+        return ""
 
     def close(self) -> ClosedCut:
         """Closes the cut right behind the last record taken and opens the next one there."""

@@ -1,0 +1,233 @@
+"""ENCODE as a process: `interp.activations` in; windows, cuts, dead letters and offsets out, in one transaction a poll.
+
+One thread. librdkafka's own thread fetches ahead into a queue bounded in bytes. What one poll brings is decoded,
+assembled, encoded in batches over all partitions and lanes, and only then the cuts that fell due are written.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+
+from stream_interp.encode.bounds import BATCH_BYTES, memory_bound_bytes, next_poll_records
+from stream_interp.encode.dead_letter_rate import DeadLetterRate
+from stream_interp.encode.encoder import Encoder, encode_batch
+from stream_interp.encode.lanes import Lanes, Site
+from stream_interp.encode.open_cut import ClosedCut, Work, encode_work
+from stream_interp.encode.outgoing import CUTS, records_of
+from stream_interp.encode.partition import InputPartition
+from stream_interp.encode.position import CutPointer, Position, metadata_of, pointer_to, read_metadata
+from stream_interp.encode.sites import load_sites
+from stream_interp.errors import IntegrityError
+from stream_interp.kafka.client import require_kafka
+from stream_interp.kafka.follow import TopicFollower
+from stream_interp.kafka.group import Assigned, GroupReader
+from stream_interp.kafka.heartbeat import Heart
+from stream_interp.kafka.lookup import read_record
+from stream_interp.kafka.produce import require_topic
+from stream_interp.kafka.transactions import CommittedOffset, Transaction, TransactionAborted, Transactions
+from stream_interp.records.consumed import Consumed
+from stream_interp.records.control import ControlReader, read_projector
+from stream_interp.records.cut import Cut
+from stream_interp.records.envelope import read_json
+from stream_interp.records.heartbeat import Heartbeat
+from stream_interp.settings import Settings
+
+log = logging.getLogger(__name__)
+
+ACTIVATIONS, CONTROL = "interp.activations", "interp.control"
+POLL_S = 0.1
+
+
+class Encode:
+    """One ENCODE process.
+
+    Args:
+        settings: of all processes.
+        say: shows one line to the person who started it.
+
+    Raises:
+        DependencyUnreachable: Kafka does not answer, refuses us, or lacks a topic.
+        SAELoadError: an SAE that cannot be trusted.
+    """
+
+    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
+        self._settings, self._say, self._started_at_ms = settings, say, _now_ms()
+        require_kafka(settings.kafka)
+        require_topic(settings.kafka, ACTIVATIONS)
+        sites = load_sites(settings)
+        self._lanes, self._partitions = Lanes(sites, settings.unknown_sites), dict[int, InputPartition]()
+        self._rate, self._poll_records = DeadLetterRate(settings.dlq.max_rate), 64
+        self._counters, self._busy_s = Counter[str](), defaultdict[str, float](float)
+        self._control, self._control_reader = TopicFollower(settings.kafka, CONTROL), ControlReader()
+        self._follow_control(self._control.to_end())
+        self._transactions = Transactions(settings.kafka, "encode")
+        self._heart = Heart(settings.kafka, self._heartbeat)
+        self._reader = GroupReader(settings.kafka, "encode", ACTIVATIONS, self._start, self._stop)
+        self._say_limits(sites)
+
+    def run(self, stop: threading.Event) -> None:
+        """Until `stop` is set; then what is open is cut, committed, and the group is left.
+
+        Raises:
+            StreamInterpError: it cannot go on; a supervisor may start it again.
+        """
+        try:
+            while not stop.is_set():
+                self._turn()
+            self._commit([p.close() for p in self._partitions.values() if not p.cut.empty])
+        finally:
+            self._reader.close()
+            self._control.close()
+            self._transactions.close()
+            self._heart.close()
+
+    @property
+    def busy_s(self) -> dict[str, float]:
+        """Seconds spent so far, by phase; `window` is part of `encode`."""
+        return dict(self._busy_s)
+
+    def _turn(self) -> None:
+        """One poll and everything that follows from it."""
+        closed = self._follow_control(self._control.poll())
+        records = self._reader.poll(self._poll_records, POLL_S)
+        polled_s = time.monotonic()
+        with self._timed("decode"):
+            rejected = self._take(records, polled_s, closed)
+        with self._timed("encode"):
+            encode_work([c.cut for c in closed] + [p.cut for p in self._partitions.values()], self._encode, BATCH_BYTES)
+        closed += [p.close() for p in self._partitions.values() if p.due <= time.monotonic()]
+        self._commit(closed)
+        self._rate.add(polled_s, len(records), rejected)
+        n_bytes = sum(len(record.value or b"") for record in records)
+        self._counters.update(records=len(records), bytes=n_bytes, rejected=rejected.total())
+        self._poll_records = next_poll_records(self._poll_records, len(records), n_bytes, time.monotonic() - polled_s)
+        self._heart.beat_if_due()
+
+    def _take(self, records: Sequence[Consumed], now_s: float, closed: list[ClosedCut]) -> Counter[str]:
+        """Records into their partitions, cuts that fall due into `closed`. Returns dead letters by reason."""
+        rejected = Counter[str]()
+        for record in records:
+            partition = self._partitions[record.partition]
+            if reason := partition.take(record, now_s):
+                rejected[reason] += 1
+            if partition.due <= now_s:
+                closed.append(partition.close())
+        return rejected
+
+    def _encode(self, sae: Encoder | None, batch: list[Work]) -> None:
+        stats = encode_batch(sae, [(work.entry.shape, work.request) for work in batch], batch[0].entry.device)
+        with self._timed("window"):
+            for work, of_request in zip(batch, stats, strict=True):
+                work.window.add([of_request])
+        self._counters.update(requests=len(batch), tokens=sum(of_request.tokens for of_request in stats))
+
+    def _commit(self, closed: Sequence[ClosedCut]) -> None:
+        """One transaction for all of them. If it fails, their partitions start again from what is committed."""
+        if not closed:
+            return
+        last = {c.cut.partition: c for c in closed}
+        try:
+            with self._timed("transaction"), self._transactions.open() as transaction:
+                offsets = {}
+                for c in closed:
+                    metadata = self._write(transaction, c, is_last=c is last[c.cut.partition])
+                    offsets[c.cut.partition] = CommittedOffset(c.position.read_from, metadata)
+                transaction.commit_offsets(ACTIVATIONS, offsets, self._reader.consumer)
+            self._counters.update(cuts=len(closed))
+        except TransactionAborted as error:
+            log.warning("%s", error)
+            self._counters.update(aborted=1)
+            self._reader.restart()
+
+    def _write(self, transaction: Transaction, closed: ClosedCut, *, is_last: bool) -> str:
+        """The records of a cut. Returns the metadata of its committed offset."""
+        records, cut = records_of(closed, _now_ms())
+        for topic, envelope in records:
+            transaction.send(topic, envelope)
+        metadata = metadata_of(closed.position)
+        if metadata is None and is_last:
+            return pointer_to(closed.position, *transaction.place(CUTS, cut))
+        transaction.send(CUTS, cut)
+        return metadata or ""
+
+    def _start(self, assigned: Assigned) -> int:
+        """A partition is ours: where to read it."""
+        position = Position(b=assigned.low)
+        if assigned.offset is not None:
+            found = read_metadata(assigned.offset, assigned.metadata)
+            position = self._pointed(found) if isinstance(found, CutPointer) else found
+        partition = self._partitions[assigned.partition] = InputPartition(
+            self._settings.kafka.topic_prefix + ACTIVATIONS, assigned.partition, self._lanes, self._settings,
+            position, assigned.low, time.monotonic(),
+        )  # fmt: skip
+        self._say(f"partition {assigned.partition}: reads from {partition.next_offset}, counts from {position.b}")
+        return partition.next_offset
+
+    def _pointed(self, pointer: CutPointer) -> Position:
+        record = read_record(self._settings.kafka, CUTS, *pointer.cut)
+        return Position.of(read_json(record.value, Cut), pointer.ts)
+
+    def _stop(self, partition: int) -> None:
+        """Not ours any more: its open cut is read again by whoever has it now."""
+        self._partitions.pop(partition, None)
+
+    def _follow_control(self, records: Sequence[Consumed]) -> list[ClosedCut]:
+        """New projectors. A lane's open windows are cut before its shape changes."""
+        closed: list[ClosedCut] = []
+        for record in records:
+            try:
+                whole = self._control_reader.add((record.key or b"").decode(), record.value)
+                if whole is None or whole.manifest.kind != "projector":
+                    continue
+                projector = read_projector(whole)
+                if self._lanes.outdated(projector[0]):
+                    continue
+                lane_id = projector[0].lane.lane_id
+                closed += [p.close() for p in self._partitions.values() if p.has_window(lane_id)]
+                self._lanes.apply(projector)
+                self._say(f"lane {lane_id}: projector {projector[0].version}, unit {projector[0].unit_tokens} tokens")
+            except (IntegrityError, UnicodeDecodeError) as error:
+                log.warning("%s record not used: %s", CONTROL, error)
+        return closed
+
+    def _heartbeat(self) -> Heartbeat:
+        busy_ms = {f"{phase}_ms": round(1000 * s) for phase, s in self._busy_s.items()}
+        kafka = self._settings.kafka
+        return Heartbeat(
+            process_id=f"encode-{kafka.instance}@{socket.gethostname()}:{os.getpid()}",
+            kind="encode",
+            as_of_ms=_now_ms(),
+            started_at_ms=self._started_at_ms,
+            version=version("stream-interp"),
+            partitions=[f"{kafka.topic_prefix}{ACTIVATIONS}/{p}" for p in sorted(self._partitions)],
+            counters={**self._counters, **busy_ms},
+        )
+
+    def _say_limits(self, sites: Sequence[Site]) -> None:
+        for site in sites:
+            names = site.names
+            sae = f"{site.sae.fingerprint[:12]}, {site.sae.d_in}×{site.sae.d_sae}" if site.sae else "none, T0 only"
+            self._say(f"site {names.tenant}/{names.model_id}/{names.model_revision}/{names.hook_name}: SAE {sae}")
+        n = self._reader.count_partitions()
+        bound = memory_bound_bytes(self._settings.request, n, sum(site.sae_bytes for site in sites))
+        self._say(f"holds at most {bound:,} bytes of state and buffers with all {n} partitions of {ACTIVATIONS}")
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        before_s = time.monotonic()
+        try:
+            yield
+        finally:
+            self._busy_s[phase] += time.monotonic() - before_s
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
