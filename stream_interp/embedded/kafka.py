@@ -132,7 +132,8 @@ class EmbeddedKafka:
         aside = self._data.path.with_suffix(".new")
         shutil.rmtree(aside, ignore_errors=True)
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        command = ("kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", "server.properties")
+        # One word: one id in 64 begins with a dash, which the tool would take for an option.
+        command = ("kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", "server.properties")
         formatting: list[GuardedProcess] = []
         try:
             formatting.extend(self._spawn(node, command, home=aside) for node in range(1, len(self._ports) + 1))
