@@ -15,6 +15,13 @@ def consumed(message: Message) -> Consumed:
         message.offset() or 0,
         message.timestamp()[1],
         message.key(),
-        message.headers() or [],  # type: ignore[arg-type]
+        _headers(message),
         message.value(),
     )
+
+
+def _headers(message: Message) -> list[tuple[str, bytes | str | None]]:
+    try:
+        return message.headers() or []  # type: ignore[return-value]
+    except SystemError:  # a name that is not UTF-8: a poison pill that any producer can send; never ask twice
+        return []
