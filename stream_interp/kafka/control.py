@@ -37,7 +37,7 @@ def read_controls(kafka: KafkaSettings) -> list[Versioned]:
     """Every complete version on the topic, in log order. Raises DependencyUnreachable."""
     follower, reader = TopicFollower(kafka, TOPIC), ControlReader()
     try:
-        whole = (reader.add((m.key() or b"").decode(), m.value()) for m in follower.to_end())
+        whole = (reader.add((m.key or b"").decode(), m.value) for m in follower.to_end())
         return [record for record in whole if record is not None]
     finally:
         follower.close()
