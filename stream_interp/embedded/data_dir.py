@@ -37,11 +37,13 @@ class DataDir:
         return self._root / self._server
 
     def open(self) -> None:
-        """Make the folder and lock the server's part of it.
+        """Make the folder and lock the server's part of it; nothing happens if it is open.
 
         Raises:
             UsageError: it cannot be made, or another process uses it.
         """
+        if self._lock:
+            return
         try:
             if self.is_temporary:
                 self._root = Path(tempfile.mkdtemp(prefix="stream-interp-"))

@@ -84,6 +84,9 @@ def test_a_temporary_folder_goes_and_a_given_one_stays(tmp_path: Path) -> None:
     for folder in (temporary, given):
         folder.open()
         folder.path.mkdir()
+        before = folder.path
+        folder.open()
+        assert folder.path == before
         folder.close()
     assert not temporary.path.parent.exists()
     assert given.path == tmp_path / "a" / "b" / "kafka"
