@@ -54,9 +54,11 @@ def update(
         [C, K] after the tick; `m` is left as it was.
     """
     grown = m + w
-    new = grown * np.exp(-n * log_norm)
-    exponent = np.multiply.outer(lam, x) - n * log_norm[:, fired]  # in one exponent: n·log_norm alone may underflow
-    new[:, fired] = grown[:, fired] * np.exp(np.minimum(exponent, _LOG_CEILING))
+    silent = np.minimum(-n * log_norm, _LOG_CEILING)  # finite, so that 0 · e^silent is 0 and not NaN
+    together = np.minimum(np.multiply.outer(lam, x) - n * log_norm[:, fired], _LOG_CEILING)  # e^silent may underflow
+    with np.errstate(over="ignore"):  # saturates below
+        new = grown * np.exp(silent)
+        new[:, fired] = grown[:, fired] * np.exp(together)
     return np.minimum(new, CEILING, out=new)
 
 

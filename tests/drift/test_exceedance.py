@@ -1,0 +1,87 @@
+"""Request-level tests: valid bounds, ties, missing scores; silent on null traffic, awake after long drift."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import beta, binomtest
+
+from stream_interp.drift import budget, exceedance, intervals
+
+
+def test_clopper_pearson_equals_scipy() -> None:
+    k = np.array([0, 1, 7, 99, 100])
+    low, high = intervals.clopper_pearson(k, 100, 0.005)
+    for i, successes in enumerate(k):
+        exact = binomtest(int(successes), 100).proportion_ci(0.99, "exact")
+        assert low[i] == pytest.approx(exact.low)
+        assert high[i] == pytest.approx(exact.high)
+
+
+def test_clopper_pearson_of_nothing_says_nothing() -> None:
+    low, high = intervals.clopper_pearson(np.zeros(3, np.int64), 0, 0.001)
+    assert (low == 0).all()
+    assert (high == 1).all()
+
+
+def test_exceedance_bound_is_the_beta_quantile() -> None:
+    assert intervals.exceedance_bound(3, 200, 1e-4) == pytest.approx(beta.ppf(1 - 1e-4, 4, 197))
+    assert intervals.exceedance_bound(200, 200, 1e-4) == 1.0
+
+
+@pytest.mark.statistical
+def test_the_bound_holds_over_the_draw_of_the_calibration_set() -> None:
+    rng = np.random.default_rng(0)
+    n, k, alpha, draws = 200, 12, 0.05, 20_000
+    exceed = 1 - np.sort(rng.random((draws, n)), axis=1)[:, -(k + 1)]
+    bound = intervals.exceedance_bound(k, n, alpha)
+    assert 0.8 * alpha <= (exceed > bound).mean() <= 1.1 * alpha
+
+
+def test_small_sets_leave_ranks_out_and_unknown_scores_unarmed() -> None:
+    scores = np.column_stack([np.arange(60.0), np.full(60, np.nan)]).astype(np.float32)
+    tests = exceedance.build(scores, [(0, 1), (0, -1), (1, 1)], 1e-4)
+    assert tests.armed.tolist() == [True, True, False]
+    assert tests.usable[0].tolist() == [True, True, True, False, False]
+    assert tests.thresholds[0, 0] == 59
+    assert tests.thresholds[1, 0] == 0  # sign·score: the smallest score
+
+
+def test_ties_and_nan_exceed_nothing() -> None:
+    tests = exceedance.build(np.ones((500, 1), np.float32), [(0, 1)], 1e-4)
+    over = exceedance.exceeds(tests, np.array([[1.0], [np.nan], [1.5]], np.float32))
+    assert not over[0].any()
+    assert not over[1].any()
+    assert over[2].all()
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("n_calibration", [200, 1_200])
+def test_null_lanes_stay_within_the_budget_and_a_long_drift_stays_seen(n_calibration: int) -> None:
+    """40 lanes × 5,000 null requests, at a budget of one alarm in 20,000 requests: ≤ 10 expected in all."""
+    rng = np.random.default_rng(n_calibration)
+    per_request, alarms, lanes, requests = 1 / 20_000, 0, 40, 5_000
+    for _ in range(lanes):
+        tests = exceedance.build(rng.standard_normal((n_calibration, 1)).astype(np.float32), [(0, 1)], 1e-4)
+        alarms += _alarms(tests, rng.standard_normal((requests, 1)), per_request)
+    assert alarms <= lanes * requests * per_request
+    drifted = rng.normal(1.5, 1, (3_000, 1))
+    tests = exceedance.build(rng.standard_normal((n_calibration, 1)).astype(np.float32), [(0, 1)], 1e-4)
+    assert _alarms(tests, drifted, per_request) > 0
+    assert _alarms(tests, drifted[-500:], per_request) > 0  # nothing was absorbed
+
+
+def _alarms(tests: exceedance.Exceedance, scores: np.ndarray, per_request: float) -> int:
+    m, alarms = exceedance.initial(tests), 0
+    for over in exceedance.exceeds(tests, scores.astype(np.float32)):
+        m = exceedance.step(tests, m, over, per_request)
+        if exceedance.value(tests, m)[0] >= 1.0:
+            m, alarms = exceedance.initial(tests), alarms + 1
+    return alarms
+
+
+def test_shares_of_the_budget_add_up_to_one() -> None:
+    for armed in ({"t0": 3}, {"t0": 3, "features": 9_000, "health": 4}, {"features": 1, "health": 0}):
+        a_weeks = budget.thresholds(armed, 2.0)
+        assert sum(armed[group] / a for group, a in a_weeks.items()) == pytest.approx(2.0)
+    assert budget.thresholds({}, 1.0) == {}
