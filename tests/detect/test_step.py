@@ -1,0 +1,206 @@
+"""What `step` decides: learning, silence on null traffic, incidents, recovery, coverage, and its determinism."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from msgspec import structs
+
+from stream_interp.detect.step import apply_baseline, go_blind, new_lane, step
+from stream_interp.detect.view import status_of
+from stream_interp.records.alert import Position
+from stream_interp.records.lane import Lane
+from stream_interp.settings import DriftSettings
+from tests.detect.lanes import D_SAE, LANE, SETTINGS, Driver, requests, windows
+
+
+@pytest.fixture(scope="module")
+def armed() -> Driver:
+    driver = Driver()
+    driver.learn(np.random.default_rng(1))
+    assert driver.state.phase == "armed"
+    return driver
+
+
+def copy_of(driver: Driver) -> Driver:
+    copy = Driver()
+    copy.state, copy.shape, copy.offset = driver.state, driver.shape, driver.offset
+    return copy
+
+
+def test_learning_has_two_phases_and_emits_projector_then_baseline(armed: Driver) -> None:
+    controls = [control.manifest.kind for result in armed.results for control in result.controls]
+    assert controls == ["projector", "baseline"]
+    baseline = armed.state.baseline
+    assert baseline is not None
+    assert baseline.header.fit_requests == 120
+    assert baseline.header.requests == 480
+    assert baseline.header.provisional
+    fits = [w for w in armed.windows if w.header.projector_version == 0]
+    assert sum(w.header.requests for w in fits) == 120
+    later = sum(
+        np.bincount(w.arrays["feature_ids"], w.arrays["requests_fired"], D_SAE)
+        for w in armed.windows
+        if w.header.projector_version
+    )
+    np.testing.assert_array_equal(baseline.arrays["requests_fired"], later)  # fit requests are in no rate
+
+
+def test_requests_that_pass_while_the_projector_travels_are_counted_as_such() -> None:
+    driver, rng = Driver(), np.random.default_rng(2)
+    old_shape = driver.shape
+    driver.feed(requests(rng, 120))
+    new_shape, driver.shape = driver.shape, old_shape
+    driver.feed(requests(rng, 16))
+    driver.shape = new_shape
+    driver.feed(requests(rng, 480))
+    assert driver.state.phase == "armed"
+    assert driver.state.reasons == {"projector_travelling": 16}
+    assert driver.state.baseline is not None
+    assert driver.state.baseline.header.requests == 480
+    assert (driver.state.counted, driver.state.seen) == (600, 616)
+
+
+def test_null_traffic_opens_nothing(armed: Driver) -> None:
+    driver = copy_of(armed)
+    assert driver.feed(requests(np.random.default_rng(3), 4_000)) == []
+    assert status_of(driver.state, 0, 0).state == "ok"
+
+
+def test_a_shift_opens_one_incident_that_grows_critical(armed: Driver) -> None:
+    driver = copy_of(armed)
+    transitions = driver.feed(requests(np.random.default_rng(4), 200, shift=1.0))
+    assert transitions[0] == "opened"
+    assert transitions.count("opened") == 1
+    status = status_of(driver.state, 0, 0)
+    assert status.state == "critical"
+    assert status.incident is not None
+    assert status.incident.opened_request <= 40
+    assert status.incident.features_drifted > 5
+    assert {score.score for score in status.incident.scores} >= {"mahalanobis_sq"}
+    strongest = status.incident.features[0]
+    assert strongest.log_e >= strongest.log_threshold
+    assert abs(strongest.rate_now - strongest.rate_baseline) > 0.1
+    assert abs(driver.state.incident.change_estimate_request) <= 16  # type: ignore[union-attr]
+
+
+def test_it_resolves_on_evidence_and_not_on_silence(armed: Driver) -> None:
+    driver, rng = copy_of(armed), np.random.default_rng(5)
+    driver.feed(requests(rng, 100, shift=1.0))
+    empty = next(windows([], driver.shape, 8, driver.offset), None)
+    assert empty is None
+    assert driver.state.incident is not None
+    transitions = driver.feed(requests(rng, 3_000))
+    assert transitions == ["resolved"]
+    assert status_of(driver.state, 0, 0).state == "ok"
+    assert "opened" in driver.feed(requests(rng, 100, shift=1.0))  # and it is awake again
+    assert driver.state.incidents == 2
+
+
+def test_while_the_drift_lasts_it_does_not_resolve(armed: Driver) -> None:
+    driver = copy_of(armed)
+    assert "resolved" not in driver.feed(requests(np.random.default_rng(6), 3_000, shift=1.0))
+
+
+def test_without_an_sae_norm_and_mahalanobis_still_watch() -> None:
+    driver, rng = Driver(Lane(model_id="m", hook_name="h"), sae=None), np.random.default_rng(7)
+    driver.learn(rng)
+    assert driver.state.tests is not None
+    assert driver.state.tests.features_armed == 0
+    assert set(driver.state.tests.thresholds) <= {"t0", "health"}
+    assert driver.feed(requests(rng, 1_000)) == []
+    assert "opened" in driver.feed(requests(rng, 100, shift=1.0))
+
+
+def test_short_requests_feed_no_test_and_are_accounted_for(armed: Driver) -> None:
+    driver = copy_of(armed)
+    rng = np.random.default_rng(8)
+    driver.feed(requests(rng, 40, tokens=3))
+    assert driver.state.reasons["too_short"] == 40
+    assert driver.state.counted == armed.state.counted
+    assert driver.state.seen == armed.state.seen + 40
+
+
+def test_longer_requests_are_judged_by_their_first_unit_tokens(armed: Driver) -> None:
+    driver = copy_of(armed)
+    assert driver.feed(requests(np.random.default_rng(9), 1_500, tokens=12)) == []
+
+
+def test_decisions_are_a_function_of_the_log(armed: Driver) -> None:
+    """Twice over the same windows: the same states, alerts and ids; the state given to `step` is left as it was."""
+    driver, rng = copy_of(armed), np.random.default_rng(10)
+    start = driver.state
+    driver.feed(requests(rng, 100))
+    driver.feed(requests(rng, 60, shift=1.0))
+    state, alerts = start, []
+    for window in driver.windows:
+        result = step(state, window, Position(partition=0, offset=window.header.cut.b - 1), window.header.closed_at_ms)
+        state, alerts = result.state, [*alerts, *result.alerts]
+    assert [a.event_id for a in alerts] == [a.event_id for r in driver.results for a in r.alerts]
+    assert alerts == [a for r in driver.results for a in r.alerts]
+    np.testing.assert_array_equal(state.evidence.scores, driver.state.evidence.scores)  # type: ignore[union-attr]
+    assert len({a.event_id for a in alerts}) == len(alerts) > 0
+
+
+def test_a_fast_clock_is_an_integrity_error_until_it_stops(armed: Driver) -> None:
+    driver = copy_of(armed)
+    window = next(windows(requests(np.random.default_rng(11), 8), driver.shape, 8, driver.offset))
+    append_ms = window.header.closed_at_ms
+    fast = replace(window, header=structs.replace(window.header, closed_at_ms=append_ms + 3_600_000))
+    position = Position(partition=0, offset=driver.offset + 8)
+    wrong = step(driver.state, fast, position, append_ms)
+    assert [a.transition for a in wrong.alerts] == ["integrity_error"]
+    assert wrong.state.closed_at_ms == append_ms  # it cannot deafen the lane
+    assert status_of(wrong.state, 0, 0).state == "integrity_error"
+    right = step(wrong.state, window, position, append_ms)
+    assert [a.transition for a in right.alerts] == ["integrity_restored"]
+    assert status_of(right.state, 0, 0).state == "ok"
+
+
+def test_time_that_goes_back_earns_nothing(armed: Driver) -> None:
+    driver = copy_of(armed)
+    driver.state = replace(driver.state, settings=structs.replace(SETTINGS, drift=DriftSettings(clock="closed_at")))
+    window = next(windows(requests(np.random.default_rng(12), 8), driver.shape, 8, driver.offset))
+    late = replace(window, header=structs.replace(window.header, closed_at_ms=1))
+    after = step(driver.state, late, Position(partition=0, offset=driver.offset + 8), window.header.closed_at_ms).state
+    assert after.weeks == driver.state.weeks
+    assert after.closed_at_ms == driver.state.closed_at_ms
+
+
+def test_blind_is_said_once_and_ends_with_the_next_window(armed: Driver) -> None:
+    driver = copy_of(armed)
+    at = driver.state.position
+    blind = go_blind(driver.state, at.offset, 5, Position(partition=0, offset=at.offset + 1))
+    assert [a.transition for a in blind.alerts] == ["blind"]
+    assert status_of(blind.state, 0, 0).state == "blind"
+    assert go_blind(blind.state, at.offset, 6, Position(partition=0, offset=at.offset + 2)).alerts == ()
+    driver.state, driver.offset = blind.state, at.offset + 2
+    assert driver.feed(requests(np.random.default_rng(13), 8)) == ["seeing"]
+    late = go_blind(driver.state, at.offset, 9, Position(partition=0, offset=driver.offset))
+    assert late.alerts == ()  # decided before a window that came meanwhile
+
+
+def test_a_baseline_from_elsewhere_arms_the_lane_and_an_old_one_changes_nothing(armed: Driver) -> None:
+    record = next(c for r in armed.results for c in r.controls if c.manifest.kind == "baseline")
+    fresh = new_lane(LANE, SETTINGS, Position(partition=0, offset=-1))
+    result = apply_baseline(fresh, record, SETTINGS.drift, Position(partition=0, offset=0))
+    driver = copy_of(armed)
+    driver.state, driver.offset = result.state, 1
+    assert driver.feed(requests(np.random.default_rng(14), 500)) == []
+    assert driver.state.counted == 500
+    again = apply_baseline(driver.state, record, DriftSettings(tolerance=5.0), Position(partition=0, offset=9_999))
+    assert again.state.settings == driver.state.settings
+    assert again.state.requests == 500
+
+
+def test_a_baseline_that_is_not_one_distribution_is_refused() -> None:
+    driver, rng = Driver(), np.random.default_rng(15)
+    driver.feed(requests(rng, 120))
+    driver.feed(requests(rng, 240))
+    driver.feed(requests(rng, 240, shift=1.0))
+    assert driver.state.phase == "refused"
+    status = status_of(driver.state, 0, 0)
+    assert status.state == "integrity_error"
+    assert "not stationary" in status.reason
