@@ -53,7 +53,9 @@ class LaneState:
     Attributes:
         requests: counted since the lane was armed, or in the learning phase it is in.
         counted, seen: requests that fed tests or baseline, and all; `reasons` has the difference.
+        created_ms: `closed_at` of the first window; orders the revisions of a site.
         weeks: time spent armed, on the drift clock: what the budget is spent against.
+        fault: why a record that the lane depends on could not be used; empty where all could.
         recent_scores: [≤ RECENT_REQUESTS, len(SCORES)].
         tests: follows from baseline and settings; a checkpoint leaves it out.
     """
@@ -75,7 +77,9 @@ class LaneState:
     seen: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     closed_at_ms: int = 0
+    created_ms: int = 0
     clock_fault: bool = False
+    fault: str = ""
     blind: bool = False
     health_now: HealthSums | None = None
     opinions: dict[str, Opinion] = field(default_factory=dict)

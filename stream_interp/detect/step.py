@@ -51,7 +51,16 @@ def apply_baseline(state: LaneState, baseline: Versioned, drift: DriftSettings, 
     if state.baseline is not None and header.version <= state.baseline.header.version:
         return StepResult(replace(state, position=position))
     settings = DetectSettings(drift=drift, baseline_requests=state.settings.baseline_requests)
-    return StepResult(_arm(replace(state, settings=settings, position=position), Baseline(header, arrays)))
+    after, alerts = _sound_again(replace(state, settings=settings, position=position), state.closed_at_ms)
+    return StepResult(_arm(after, Baseline(header, arrays)), alerts)
+
+
+def fail(state: LaneState, fault: str, at_ms: int, position: Position) -> StepResult:
+    """A record that the lane depends on cannot be used: `integrity_error` until the next one that can."""
+    after = replace(state, fault=fault, position=position)
+    if state.fault == fault:
+        return StepResult(after)
+    return StepResult(after, (_lane_alert(after, "integrity_error", "critical", at_ms, fault),))
 
 
 def go_blind(state: LaneState, after_position: int, at_ms: int, position: Position) -> StepResult:
@@ -68,7 +77,7 @@ def step(state: LaneState, window: Window, position: Position, append_ms: int) -
     before, alerts = _seeing_again(before, window)
     before, closed_at_ms, clock_alerts = _clock(before, window, append_ms)
     elapsed_ms = max(0, closed_at_ms - before.closed_at_ms) if before.closed_at_ms else 0
-    before = _account(replace(before, closed_at_ms=max(before.closed_at_ms, closed_at_ms)), window)
+    before = _account(_dated(before, closed_at_ms), window)
     alerts = (*alerts, *clock_alerts)
     expected = FIT if before.phase == "fit" else before.projector.version if before.projector else FIT
     if before.phase == "refused":
@@ -87,6 +96,13 @@ def _seeing_again(state: LaneState, window: Window) -> tuple[LaneState, tuple[Al
     return after, (_lane_alert(after, "seeing", "info", window.header.closed_at_ms, "windows_again"),)
 
 
+def _sound_again(state: LaneState, at_ms: int) -> tuple[LaneState, tuple[Alert, ...]]:
+    if not state.fault:
+        return state, ()
+    alert = _lane_alert(state, "integrity_restored", "info", at_ms, state.fault)
+    return replace(state, fault=""), (alert,)
+
+
 def _clock(state: LaneState, window: Window, append_ms: int) -> tuple[LaneState, int, tuple[Alert, ...]]:
     """The window's time; one far ahead of its append time is replaced by it, so that it cannot deafen the lane."""
     closed_at_ms = window.header.closed_at_ms
@@ -99,6 +115,11 @@ def _clock(state: LaneState, window: Window, append_ms: int) -> tuple[LaneState,
     transition: Transition = "integrity_error" if fault else "integrity_restored"
     alert = _lane_alert(after, transition, "critical" if fault else "info", closed_at_ms, "clock")
     return after, closed_at_ms, (alert,)
+
+
+def _dated(state: LaneState, closed_at_ms: int) -> LaneState:
+    created_ms = state.created_ms or closed_at_ms
+    return replace(state, closed_at_ms=max(state.closed_at_ms, closed_at_ms), created_ms=created_ms)
 
 
 def _account(state: LaneState, window: Window) -> LaneState:

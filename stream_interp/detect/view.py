@@ -21,6 +21,7 @@ def status_of(state: LaneState, as_of_ms: int, sequence: int, lag_age_s: float |
         reason=reason,
         as_of_ms=as_of_ms,
         closed_at_ms=state.closed_at_ms,
+        created_ms=state.created_ms,
         position=state.position,
         sequence=sequence,
         requests=state.requests,
@@ -38,6 +39,8 @@ def _state_and_reason(state: LaneState) -> tuple[State, str]:
     """Worst wins."""
     if state.clock_fault:
         return "integrity_error", "clock: windows are stamped more than 60 s ahead of the log"
+    if state.fault:
+        return "integrity_error", state.fault
     if state.phase == "refused":
         return "integrity_error", "refused: not stationary: the baseline's requests are not one distribution"
     if state.blind:
