@@ -28,7 +28,7 @@ REASONS = {
     "wrong_shape": "acts is not [n_tokens, d_in]",
     "wrong_d_in": "d_in differs from the SAE's or the lane's",
     "length_mismatch": "positions, special_mask, acts_out or the token count disagree with acts",
-    "non_finite": "NaN or infinity",
+    "non_finite": "NaN, infinity, or so large that its square is not finite",
     "inconsistent_chunks": "a chunk that contradicts the other chunks of its request",
     "unknown_site": "no [[sites]] entry and unknown_sites = reject",
 }
