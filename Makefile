@@ -32,7 +32,7 @@ check: $(INSTALLED) ## lint, format, types, layers
 	$(BIN)/lint-imports
 
 bench: $(INSTALLED) ## the numbers in the README
-	$(BIN)/python tests/bench/run.py
+	$(BIN)/python -m tests.bench.run
 
 clean: ## what make and the tools wrote here, .venv included
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -22,9 +22,17 @@ DENSE_BYTES = 256 * 1024 * 1024  # feature activations held at once, [tokens, d_
 class Encoder(Protocol):
     """What ENCODE needs of an SAE."""
 
-    d_in: int
-    d_sae: int
-    fingerprint: str
+    @property
+    def d_in(self) -> int:
+        """Width of the activations."""
+
+    @property
+    def d_sae(self) -> int:
+        """Number of features."""
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of its canonical weights."""
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         """`x` [n, d_in] → feature activations [n, d_sae], zero where not firing."""
@@ -112,7 +120,7 @@ class _Tokens:
             x=x,
             x_out=torch.from_numpy(np.concatenate(outs)).to(device).float() if len(outs) == len(items) else None,
             request=request,
-            in_unit=torch.from_numpy((position < np.repeat(np.where(units == 0, counts, units), counts))).to(device),
+            in_unit=torch.from_numpy(position < np.repeat(np.where(units == 0, counts, units), counts)).to(device),
             massive=massive,
             counts=counts,
             too_short=too_short,
@@ -153,7 +161,7 @@ def _per_token(sae: Encoder | None, tokens: _Tokens) -> _PerToken:
         xhat = sae.reconstruct_from(x[start : start + step], acts)
         y = target[start : start + step]
         token, feature = acts.nonzero(as_tuple=True)
-        parts.append(((y - xhat).square().sum(1), (y * xhat).sum(1), xhat.square().sum(1), (acts != 0).sum(1).float(),
+        parts.append(((y - xhat).square().sum(1), (y * xhat).sum(1), xhat.square().sum(1), torch.bincount(token, minlength=len(y)).float(),
                       token + start, feature, acts[token, feature]))  # fmt: skip
     err_sq, dot, xhat_sq, l0, token, feature, value = (torch.cat(column) for column in zip(*parts, strict=True))
     return _PerToken(sq_norm, target.square().sum(1), err_sq, dot, xhat_sq, l0, token, feature, value)

@@ -55,7 +55,9 @@ def requests(rng: np.random.Generator, n: int, shift: float = 0.0, tokens: int =
     return [Request(request_id=str(i), acts=a.astype(np.float32)) for i, a in enumerate(acts)]
 
 
-def windows(items: list[Request], shape: LaneShape, size: int, start: int, sae: ToySAE | None = SAE) -> Iterator[Window]:
+def windows(
+    items: list[Request], shape: LaneShape, size: int, start: int, sae: ToySAE | None = SAE
+) -> Iterator[Window]:
     """Windows of `size` requests whose cuts follow one another from offset `start`, a second a request."""
     for i in range(0, len(items), size):
         group = items[i : i + size]
