@@ -161,8 +161,9 @@ def _per_token(sae: Encoder | None, tokens: _Tokens) -> _PerToken:
         xhat = sae.reconstruct_from(x[start : start + step], acts)
         y = target[start : start + step]
         token, feature = acts.nonzero(as_tuple=True)
-        parts.append(((y - xhat).square().sum(1), (y * xhat).sum(1), xhat.square().sum(1), torch.bincount(token, minlength=len(y)).float(),
-                      token + start, feature, acts[token, feature]))  # fmt: skip
+        l0 = torch.bincount(token, minlength=len(y)).float()
+        errors = ((y - xhat).square().sum(1), (y * xhat).sum(1), xhat.square().sum(1))
+        parts.append((*errors, l0, token + start, feature, acts[token, feature]))
     err_sq, dot, xhat_sq, l0, token, feature, value = (torch.cat(column) for column in zip(*parts, strict=True))
     return _PerToken(sq_norm, target.square().sum(1), err_sq, dot, xhat_sq, l0, token, feature, value)
 
