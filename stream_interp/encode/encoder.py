@@ -83,7 +83,7 @@ def encode_batch(
     tokens = _Tokens.of(items, device)
     per_token = _per_token(sae, tokens)
     features = _Features.of(per_token, tokens, sae.d_sae if sae else 0)
-    sums, scores = _sums(per_token, tokens), _scores(per_token, tokens)
+    sums, scores = _sums(per_token, tokens), _scores(per_token, tokens, sae is not None)
     x_sum = torch.zeros(len(items), tokens.x.shape[1], dtype=torch.float64, device=device)
     x_sum.index_add_(0, tokens.request[~tokens.massive], tokens.x[~tokens.massive].double())
     return _split(items, tokens, features, sums.cpu().numpy(), scores.cpu().numpy(), x_sum.cpu().numpy())
@@ -156,7 +156,7 @@ def _per_token(sae: Encoder | None, tokens: _Tokens) -> _PerToken:
     target = x if tokens.x_out is None else tokens.x_out
     step = max(1, DENSE_BYTES // (4 * sae.d_sae))
     parts = []
-    for start in range(0, n, step):
+    for start in range(0, max(n, 1), step):  # once without tokens: requests of special tokens alone
         acts = sae.encode(x[start : start + step])
         xhat = sae.reconstruct_from(x[start : start + step], acts)
         y = target[start : start + step]
@@ -219,17 +219,17 @@ def _sums(per_token: _PerToken, tokens: _Tokens) -> torch.Tensor:
     return torch.stack(columns, 1)
 
 
-def _scores(per_token: _PerToken, tokens: _Tokens) -> torch.Tensor:
-    """[requests, len(SCORES)] float32 over the unit; NaN where a score has no token. Mahalanobis comes later."""
+def _scores(per_token: _PerToken, tokens: _Tokens, has_sae: bool) -> torch.Tensor:
+    """[requests, len(SCORES)] float32 over the unit; NaN where a score has no token or no SAE. Mahalanobis: later."""
     unit, ordinary = tokens.in_unit, tokens.in_unit & ~tokens.massive
     one = torch.ones_like(per_token.sq_norm)
     n_ordinary, n_unit = _by_request(tokens, one, ordinary), _by_request(tokens, one, unit)
-    target_sq = _by_request(tokens, per_token.target_sq, ordinary)
+    target_sq, none = _by_request(tokens, per_token.target_sq, ordinary), torch.full_like(n_unit, float("nan"))
     columns = {
         "mean_sq_norm": _by_request(tokens, per_token.sq_norm, ordinary) / n_ordinary,
-        "mahalanobis_sq": torch.full_like(n_unit, float("nan")),
-        "error_share": _by_request(tokens, per_token.err_sq, ordinary) / target_sq,
-        "l0": _by_request(tokens, per_token.l0, unit) / n_unit,
+        "mahalanobis_sq": none,
+        "error_share": _by_request(tokens, per_token.err_sq, ordinary) / target_sq if has_sae else none,
+        "l0": _by_request(tokens, per_token.l0, unit) / n_unit if has_sae else none,
         "massive_share": _by_request(tokens, tokens.massive, unit) / n_unit,
     }
     return torch.stack([columns[name] for name in SCORES], 1).float()

@@ -1,0 +1,157 @@
+"""`encode_batch` and `OpenWindow` against loops over requests, tokens and features."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from stream_interp.encode import encoder
+from stream_interp.encode.encoder import encode_batch
+from stream_interp.encode.requests import LaneShape, Request
+from stream_interp.encode.window import OpenWindow
+from stream_interp.records.lane import Lane
+from stream_interp.records.lengths import BINS, length_bin
+from stream_interp.records.moments import unpack_scatter
+from stream_interp.records.window import CutRef, decode_window, encode_window
+from tests.encode.slow_twin import IntegerSAE, twin
+
+CUT = CutRef(topic="t", partition=0, a=0, b=9)
+D_IN, D_SAE = 5, 17
+
+
+def make_requests(n: int, d_in: int = D_IN, d_out: int | None = None, *, seed: int = 0, special: bool = False):
+    rng = np.random.default_rng(seed)
+    made = []
+    for _ in range(n):
+        tokens = int(rng.integers(1, 9))
+        acts = rng.integers(-4, 5, (tokens, d_in)).astype(np.float16)
+        out = None if d_out is None else rng.integers(-4, 5, (tokens, d_out)).astype(np.float16)
+        made.append((acts, rng.random(tokens) < 0.4 if special else None, out))
+    return made
+
+
+def shape(**more) -> LaneShape:
+    return LaneShape(lane=Lane(model_id="m", hook_name="h"), **{"massive": "off", **more})
+
+
+def window_of(sae, lane_shape: LaneShape, requests, *, batch: int = 10**6):
+    d_in = requests[0][0].shape[1]
+    window = OpenWindow(lane_shape, "float16", d_in, sae.d_sae if sae else 0)
+    items = [(lane_shape, Request(request_id=str(i), acts=a, special_mask=s, acts_out=o))
+             for i, (a, s, o) in enumerate(requests)]  # fmt: skip
+    for start in range(0, len(items), batch):
+        window.add(encode_batch(sae, items[start : start + batch]))
+    parts = encode_window(window.close(CUT, 1))
+    return decode_window(b"".join(part.value for part in parts))
+
+
+def check(window, slow) -> None:
+    header, a = window.header, window.arrays
+    assert (header.requests, header.tokens) == (slow["requests"], slow["tokens"])
+    assert header.not_counted.get("too_short", 0) == slow["too_short"]
+    ids = a["feature_ids"].tolist()
+    assert ids == sorted(slow["tokens_fired"])
+    for name, key in (("requests_fired", "fired"), ("tokens_fired", "tokens_fired"), ("act_sum", "act_sum"),
+                      ("act_sq_sum", "act_sq_sum"), ("request_max", "request_max")):  # fmt: skip
+        assert a[name].tolist() == [slow[key].get(f, 0) for f in ids], name
+    np.testing.assert_allclose(a["mag_sum"], [slow["mag_sum"].get(f, 0) for f in ids], rtol=1e-6)
+    assert a["x_sum"].tolist() == slow["x_sum"]
+    lengths = np.bincount([length_bin(n) for n in slow["lengths"]], minlength=BINS)
+    assert a["length_histogram"].tolist() == lengths.tolist()
+    for name in ("error_tokens", "x_sq_sum", "err_sq_sum", "x_dot_xhat", "xhat_sq_sum", "l0_sum", "massive_tokens"):
+        assert getattr(header.sums, name) == slow[name], name
+    assert header.sums.norm_sum == pytest.approx(slow["norm_sum"], rel=1e-6)
+    np.testing.assert_allclose(a["request_scores"], np.reshape(slow["scores"], (-1, 5)), rtol=1e-5)
+    if header.projector_version == 0 and slow["fit"]:
+        fit = np.array(slow["fit"])
+        assert header.sums.fit_tokens == len(fit)
+        np.testing.assert_allclose(a["fit_sum"], fit.sum(0))
+        centred = fit - fit.mean(0)
+        packed = unpack_scatter(a["fit_scatter"], len(fit[0]))
+        np.testing.assert_allclose(packed, centred.T @ centred, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("special", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_fit_window_equals_the_loops(seed, special):
+    sae, requests = IntegerSAE(D_IN, D_SAE, seed=seed), make_requests(30, seed=seed, special=special)
+    check(window_of(sae, shape(), requests), twin(sae, requests))
+
+
+@pytest.mark.parametrize("rule", ["off", "norm:7", "share"])
+def test_calibrated_window_equals_the_loops(rule):
+    rng = np.random.default_rng(3)
+    sae, requests = IntegerSAE(D_IN, D_SAE), make_requests(40, seed=4, special=True)
+    cap = rng.integers(1, 9, D_SAE).astype(np.float32)
+    mean, whitening = rng.normal(size=D_IN), rng.normal(size=(3, D_IN))
+    lane_shape = shape(projector_version=7, unit_tokens=3, massive=rule, cap=cap, mean=torch.from_numpy(mean),
+                       whitening=torch.from_numpy(whitening))  # fmt: skip
+    slow = twin(sae, requests, unit=3, massive=rule, cap=cap, mean=mean, whitening=whitening)
+    assert slow["too_short"] > 0
+    window = window_of(sae, lane_shape, requests)
+    check(window, slow)
+    assert (window.header.projector_version, window.header.unit_tokens) == (7, 3)
+    assert "fit_sum" not in window.arrays
+
+
+def test_massive_tokens_by_share_fire_but_do_not_enter_sums():
+    sae, requests = IntegerSAE(256, 9), make_requests(6, 256, seed=5)
+    for acts, _, _ in requests[::2]:
+        acts[0, 17] = 512
+    slow = twin(sae, requests, massive="share")
+    assert slow["massive_tokens"] == 3
+    check(window_of(sae, shape(massive="share"), requests), slow)
+
+
+def test_t0_lane_has_no_features_and_no_sae_scores():
+    requests = make_requests(12, seed=6, special=True)
+    window = window_of(None, shape(), requests)
+    check(window, twin(None, requests))
+    assert window.header.tier == "T0"
+    assert len(window.arrays["feature_ids"]) == 0
+
+
+def test_transcoder_errors_are_about_what_it_predicts():
+    sae, requests = IntegerSAE(D_IN, D_SAE, d_out=3), make_requests(12, d_out=3, seed=7)
+    check(window_of(sae, shape(), requests), twin(sae, requests))
+
+
+@pytest.mark.parametrize("batch", [1, 7])
+def test_how_requests_are_batched_changes_nothing(batch, monkeypatch):
+    sae, requests = IntegerSAE(D_IN, D_SAE), make_requests(40, seed=8, special=True)
+    whole = window_of(sae, shape(), requests)
+    monkeypatch.setattr(encoder, "DENSE_BYTES", 4 * D_SAE * 3)  # three tokens at a time
+    parts = window_of(sae, shape(), requests, batch=batch)
+    assert parts.header == whole.header
+    for name, array in whole.arrays.items():
+        if name == "fit_scatter":
+            np.testing.assert_allclose(parts.arrays[name], array, rtol=1e-4, atol=1e-3)
+        else:
+            np.testing.assert_array_equal(parts.arrays[name], array)
+
+
+def test_lanes_of_one_batch_keep_their_own_shapes():
+    sae, requests = IntegerSAE(D_IN, D_SAE), make_requests(30, seed=9)
+    cap = np.full(D_SAE, 4, np.float32)
+    one, two = shape(), shape(projector_version=5, unit_tokens=2, cap=cap, massive="norm:6")
+    items = [((one, two)[i % 2], Request(request_id=str(i), acts=a)) for i, (a, _, _) in enumerate(requests)]
+    stats = encode_batch(sae, items)
+    for lane_shape, options in ((one, {}), (two, {"unit": 2, "massive": "norm:6", "cap": cap})):
+        window = OpenWindow(lane_shape, "float16", D_IN, D_SAE)
+        window.add(s for s in stats if s.shape is lane_shape)
+        own = requests[::2] if lane_shape is one else requests[1::2]
+        check(window.close(CUT, 1), twin(sae, own, **options))
+
+
+def test_a_request_of_special_tokens_alone_is_too_short():
+    acts = np.ones((3, D_IN), np.float16)
+    window = window_of(IntegerSAE(D_IN, D_SAE), shape(), [(acts, np.ones(3, bool), None)])
+    assert (window.header.requests, window.header.not_counted) == (0, {"too_short": 1})
+
+
+def test_largest_allowed_values_leave_the_window_finite():
+    acts = np.full((4, 300), 1e15, np.float32)
+    window = window_of(None, shape(massive="share"), [(acts, None, None)])
+    assert np.isfinite(window.header.sums.x_sq_sum)
+    assert np.isfinite(window.arrays["request_scores"][:, 0]).all()
