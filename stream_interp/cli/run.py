@@ -1,10 +1,10 @@
-"""`encode`: the long-running processes in the foreground, until SIGTERM or Ctrl-C."""
+"""`run`, `encode`, `detect`: the long-running processes in the foreground, until SIGTERM or Ctrl-C."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from stream_interp.cli.configuration import load_settings
-from stream_interp.cli.options import BootstrapOption, ConfigOption, SetOption, flags
+from stream_interp.cli.options import BootstrapOption, ConfigOption, RedisOption, SetOption, flags
 from stream_interp.cli.output import notice
 
 SaeOption = Annotated[
@@ -34,6 +34,57 @@ def encode(
     settings = load_settings(config, flags(sets, bootstrap=bootstrap, sites=one_site(sae)))
     with stopped_by_signals() as stop:
         Encode(settings, notice).run(stop)
+
+
+def detect(
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    bootstrap: BootstrapOption = None,
+    redis_url: RedisOption = None,
+) -> None:
+    """Windows to alerts and status: run the tests, keep the lanes' states. Stops cleanly on SIGTERM and Ctrl-C."""
+    from stream_interp.detect.process import Detect
+
+    settings = load_settings(config, flags(sets, bootstrap=bootstrap, redis_url=redis_url))
+    with stopped_by_signals() as stop:
+        Detect(settings, notice).run(stop)
+
+
+def run(
+    sae: SaeOption = None,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    bootstrap: BootstrapOption = None,
+    redis_url: RedisOption = None,
+) -> None:
+    """Encode and detect in one process; if one of them cannot go on, both end. Stops cleanly on SIGTERM and Ctrl-C."""
+    from stream_interp.detect.process import Detect
+    from stream_interp.encode.process import Encode
+
+    settings = load_settings(config, flags(sets, bootstrap=bootstrap, redis_url=redis_url, sites=one_site(sae)))
+    with stopped_by_signals() as stop:
+        run_together([Encode(settings, notice).run, Detect(settings, notice).run], stop)
+
+
+def run_together(loops: Sequence[Callable[[threading.Event], None]], stop: threading.Event) -> None:
+    """Runs each loop in a thread until all have ended. The first that raises stops the others; its error is raised."""
+    errors: list[BaseException] = []
+
+    def guarded(loop: Callable[[threading.Event], None]) -> None:
+        try:
+            loop(stop)
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            stop.set()
+
+    threads = [threading.Thread(target=guarded, args=(loop,)) for loop in loops]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
 
 
 def one_site(sae: Path | None) -> list[dict[str, str]] | None:

@@ -29,6 +29,7 @@ from stream_interp.settings import DriftSettings
 
 MS_PER_WEEK = 7 * 24 * 3600 * 1000
 MAX_CLOCK_LEAD_MS = 60_000
+UNREADABLE_WINDOW = "unreadable_window"  # the fault that the next readable window ends
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def apply_baseline(state: LaneState, baseline: Versioned, drift: DriftSettings, 
 
 
 def fail(state: LaneState, fault: str, at_ms: int, position: Position) -> StepResult:
-    """A record that the lane depends on cannot be used: `integrity_error` until the next one that can."""
+    """A record that the lane depends on cannot be used: `integrity_error` until the next of its kind that can."""
     after = replace(state, fault=fault, position=position)
     if state.fault == fault:
         return StepResult(after)
@@ -75,6 +76,9 @@ def step(state: LaneState, window: Window, position: Position, append_ms: int) -
     """One window. `append_ms` is the time at which the log took its last chunk."""
     before = replace(state, position=position)
     before, alerts = _seeing_again(before, window)
+    if before.fault == UNREADABLE_WINDOW:
+        before, sound_alerts = _sound_again(before, window.header.closed_at_ms)
+        alerts += sound_alerts
     before, closed_at_ms, clock_alerts = _clock(before, window, append_ms)
     elapsed_ms = max(0, closed_at_ms - before.closed_at_ms) if before.closed_at_ms else 0
     before = _account(_dated(before, closed_at_ms), window)
@@ -251,7 +255,7 @@ def _incident_alert(state: LaneState, incident: Incident, transition: Transition
 def _lane_alert(state: LaneState, transition: Transition, severity: Severity, at_ms: int, cause: str) -> Alert:
     """A transition of the lane itself, outside any incident."""
     return Alert(
-        event_id=event_id(state.lane, 0, transition, state.position), lane=state.lane,
+        event_id=event_id(state.lane, 0, f"{transition} {cause}", state.position), lane=state.lane,
         incident_id=digest(state.lane.lane_id, "lane", cause)[:16], transition=transition, severity=severity,
         status={"blind": "blind", "integrity_error": "integrity_error"}.get(transition, "ok"), cause_hint=cause,
         request=state.requests, at_ms=at_ms, position=state.position,

@@ -32,7 +32,8 @@ class CheckpointManifest(Struct, frozen=True, kw_only=True):
     parts: int
     bytes: int
     sha256: str
-    covered: Position  # of the last window in this state
+    covered: Position  # this state knows everything of its lane up to here
+    read_from: int = 0  # first offset of what was not known yet, below `covered` where a window was incomplete
     code_version: str
     settings_sha256: str  # of the settings that decisions are a function of
 
@@ -50,12 +51,19 @@ class Checkpoint(Struct, frozen=True):
 
 
 def make_checkpoint(
-    lane: Lane, generation: int, covered: Position, code_version: str, settings_sha256: str, body: bytes
+    lane: Lane,
+    generation: int,
+    covered: Position,
+    code_version: str,
+    settings_sha256: str,
+    body: bytes,
+    *,
+    read_from: int = 0,
 ) -> Checkpoint:
     """The checkpoint of a lane whose state is `body`."""
     manifest = CheckpointManifest(
         lane=lane, generation=generation, parts=len(split(body, PART_BYTES)), bytes=len(body), sha256=sha256(body),
-        covered=covered, code_version=code_version, settings_sha256=settings_sha256,
+        covered=covered, read_from=read_from, code_version=code_version, settings_sha256=settings_sha256,
     )  # fmt: skip
     return Checkpoint(manifest, body)
 
@@ -67,7 +75,12 @@ def encode_checkpoint(checkpoint: Checkpoint) -> list[Envelope]:
         binary(f"{m.key}/{k}", PART_TYPE, SAFETENSORS, part, source="/detect")
         for k, part in enumerate(split(checkpoint.body, PART_BYTES))
     ]
-    return [*parts, binary(f"{m.key}/manifest", MANIFEST_TYPE, JSON, msgspec.json.encode(m), source="/detect")]
+    return [*parts, encode_manifest(m)]
+
+
+def encode_manifest(manifest: CheckpointManifest) -> Envelope:
+    """The manifest alone: the state is as it was, but it now covers more of the log."""
+    return binary(f"{manifest.key}/manifest", MANIFEST_TYPE, JSON, msgspec.json.encode(manifest), source="/detect")
 
 
 def newest_checkpoint(lane_id: str, records: Mapping[str, bytes]) -> Checkpoint | None:

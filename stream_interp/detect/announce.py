@@ -1,0 +1,20 @@
+"""What DETECT says of a lane to the person who started it."""
+
+from __future__ import annotations
+
+from stream_interp.detect.state import LaneState, state_bytes
+
+
+def armed_line(state: LaneState) -> str:
+    """Of an armed lane: its thresholds, what is covered, and how large its evidence may become."""
+    assert state.tests is not None
+    assert state.baseline is not None
+    lane, tests = state.lane, state.tests
+    a_weeks = ", ".join(f"{group} {a:,.0f}" for group, a in sorted(tests.thresholds.items()))
+    rate_tests = sum(int(of.armed.sum()) for of in tests.rates.values())
+    return (
+        f"lane {lane.lane_id} ({lane.model_id}/{lane.hook_name}): armed by baseline {state.baseline.header.version}; "
+        f"thresholds A in weeks: {a_weeks}; {rate_tests} tests of {tests.features_armed} features and "
+        f"{int(tests.scores.armed.sum())} of scores; {tests.features_not_covered} features not covered; "
+        f"evidence of {state_bytes(len(tests.rate_baseline)):,} bytes"
+    )

@@ -1,0 +1,277 @@
+"""DETECT as a process: `interp.windows` in; alerts, statuses, checkpoints and offsets out, in one transaction a poll.
+
+One thread. A lane's state lives in memory and follows from its checkpoint and the log: whenever a transaction fails or
+a partition comes back, it is built again from there.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from typing import NamedTuple
+
+from stream_interp.detect.announce import armed_line
+from stream_interp.detect.checkpoint import Checkpoints, read_saved, start_of
+from stream_interp.detect.markers import Baselines, LaneWatch
+from stream_interp.detect.partition import Told, WindowsPartition, read_progress
+from stream_interp.detect.state import DetectSettings, LaneState
+from stream_interp.detect.view import status_of
+from stream_interp.errors import IntegrityError
+from stream_interp.kafka.client import consumer_config, require_kafka
+from stream_interp.kafka.follow import TopicFollower
+from stream_interp.kafka.group import Assigned, GroupReader
+from stream_interp.kafka.heartbeat import Heart
+from stream_interp.kafka.partitioner import partition_of
+from stream_interp.kafka.produce import require_topic
+from stream_interp.kafka.read import read_topic_to_end
+from stream_interp.kafka.transactions import CommittedOffset, Transaction, TransactionAborted, Transactions
+from stream_interp.records.alert import encode_alert, encode_alert_state
+from stream_interp.records.consumed import Consumed
+from stream_interp.records.control import MARKER_TYPE, Marker, Versioned, encode_control
+from stream_interp.records.envelope import Envelope, json_record
+from stream_interp.records.heartbeat import Heartbeat
+from stream_interp.records.status import Status, encode_status
+from stream_interp.secret_files import read_secret
+from stream_interp.settings import RedisSettings, Settings
+from stream_interp.status.connection import require_redis
+from stream_interp.status.redis_view import RedisView
+
+log = logging.getLogger(__name__)
+
+WINDOWS, STATE, CONTROL = "interp.windows", "interp.state", "interp.control"
+ALERTS, ALERT_STATE, STATUS = "interp.alerts", "interp.alert-state", "interp.status"
+POLL_S, POLL_RECORDS = 0.2, 100
+SETTLE_S = 2.0  # after an assignment, before a lane may seem silent or a marker missing
+CONTROL_WAIT_S = 5.0  # a marker may be read before the control record behind it
+
+
+class Owned(NamedTuple):
+    """A partition of ours."""
+
+    windows: WindowsPartition
+    checkpoints: Checkpoints
+    watch: LaneWatch
+
+
+class Detect:
+    """One DETECT process.
+
+    Args:
+        settings: of all processes.
+        say: shows one line to the person who started it.
+
+    Raises:
+        DependencyUnreachable: Kafka or Redis does not answer, or refuses us.
+        UsageError: a topic or a secret file is missing.
+    """
+
+    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
+        self._settings, self._say, self._started_at_ms = settings, say, _now_ms()
+        kafka = settings.kafka
+        require_kafka(kafka)
+        for topic in (WINDOWS, STATE, CONTROL):
+            require_topic(kafka, topic)
+        self._redis = _view(settings.redis, settings.status.interval_s)
+        self._owned, self._baselines, self._counters = dict[int, Owned](), Baselines(), Counter[str]()
+        self._armed, self._sequence = dict[str, int](), 0
+        self._control = TopicFollower(kafka, CONTROL)
+        self._follow(self._control.to_end())
+        self._transactions = Transactions(kafka, "detect")
+        self._heart = Heart(kafka, self._heartbeat)
+        self._reader = GroupReader(kafka, "detect", WINDOWS, self._start, self._stop)
+        self._n_partitions = self._reader.count_partitions()
+        now_s = time.monotonic()
+        self._status_due_s, self._checkpoint_due_s, self._settled_s = now_s, now_s + settings.checkpoint.interval_s, 0.0
+
+    def run(self, stop: threading.Event) -> None:
+        """Until `stop` is set; then every changed lane is checkpointed and the group is left.
+
+        Raises:
+            StreamInterpError: it cannot go on; a supervisor may start it again.
+        """
+        try:
+            while not stop.is_set():
+                self._turn()
+            self._commit(Told(), [], [], checkpoint=True)
+        finally:
+            self._reader.close()
+            self._control.close()
+            self._transactions.close()
+            self._heart.close()
+            if self._redis is not None:
+                self._redis.close()
+
+    def _turn(self) -> None:
+        """One poll and everything that follows from it."""
+        self._follow(self._control.poll())
+        records, told = self._reader.poll(POLL_RECORDS, POLL_S), Told()
+        for record in records:
+            self._owned[record.partition].windows.take(record, self._find_baseline, told)
+        now_s, at_end = time.monotonic(), len(records) < POLL_RECORDS
+        for partition, lane_id in told.windows:
+            self._owned[partition].watch.saw_window(lane_id, now_s)
+        markers = self._due_markers(now_s) if at_end and now_s >= self._settled_s else []
+        all_due, checkpoint_due = now_s >= self._status_due_s, now_s >= self._checkpoint_due_s
+        statuses = self._statuses(told.changed, at_end, everything=all_due)
+        if told.partitions or markers or statuses or checkpoint_due:
+            self._commit(told, markers, statuses, checkpoint=checkpoint_due)
+        if all_due:
+            self._status_due_s = now_s + self._settings.status.interval_s
+        if checkpoint_due:
+            self._checkpoint_due_s = now_s + self._settings.checkpoint.interval_s
+        self._counters.update(records=len(records), alerts=len(told.alerts))
+        self._heart.beat_if_due()
+
+    def _commit(
+        self, told: Told, markers: list[tuple[int, Marker]], statuses: list[Status], *, checkpoint: bool
+    ) -> None:
+        """One transaction. If it fails, all lanes are built again from their checkpoints."""
+        ready = {p: owned for p, owned in self._owned.items() if owned.windows.caught_up}
+        if not ready:
+            return
+        try:
+            with self._transactions.open() as transaction:
+                self._write(transaction, told, markers, statuses)
+                for p, owned in ready.items():
+                    saves = owned.checkpoints.of_all if checkpoint else owned.checkpoints.of_new_lanes
+                    _send(transaction, STATE, saves(owned.windows), p)
+                offsets = {p: CommittedOffset(o.windows.read_from, o.windows.metadata) for p, o in ready.items()}
+                transaction.commit_offsets(WINDOWS, offsets, self._reader.consumer)
+        except TransactionAborted as error:
+            log.warning("%s", error)
+            self._counters.update(aborted=1)
+            self._reader.restart()
+            return
+        if self._redis is not None:
+            self._redis.publish(statuses)
+
+    def _write(
+        self, transaction: Transaction, told: Told, markers: list[tuple[int, Marker]], statuses: list[Status]
+    ) -> None:
+        _send(transaction, ALERTS, map(encode_alert, told.alerts))
+        _send(transaction, ALERT_STATE, map(encode_alert_state, told.alerts))
+        _send(transaction, CONTROL, (record for control in told.controls for record in encode_control(control)))
+        _send(transaction, STATUS, map(encode_status, statuses))
+        for partition, marker in markers:
+            _send(transaction, WINDOWS, [json_record(marker.lane.lane_id, MARKER_TYPE, marker)], partition)
+
+    def _statuses(self, changed: set[str], at_end: bool, *, everything: bool) -> list[Status]:
+        """Of the lanes that changed, or of all; only where there was a window, and nothing is being replayed."""
+        now_ms, statuses = _now_ms(), list[Status]()
+        self._sequence = max(self._sequence + 1, now_ms)  # rises across restarts too
+        for owned in self._owned.values():
+            if not owned.windows.caught_up:
+                continue
+            lag_age_s = 0.0 if at_end else max(0.0, (now_ms - owned.windows.append_ms) / 1000)
+            for lane_id, state in owned.windows.lanes.items():
+                if state.closed_at_ms and (everything or lane_id in changed):
+                    statuses.append(status_of(state, now_ms, self._sequence, lag_age_s))
+                    self._say_if_armed(state)
+        return statuses
+
+    def _due_markers(self, now_s: float) -> list[tuple[int, Marker]]:
+        due = list[tuple[int, Marker]]()
+        for newest in self._baselines.newest():
+            lane_id = newest.manifest.lane.lane_id
+            owned = self._owned.get(partition_of(lane_id, self._n_partitions))
+            if owned is not None and owned.windows.caught_up:
+                state = owned.windows.lanes.get(lane_id)
+                if marker := owned.watch.baseline_marker(state, newest, self._settings.drift):
+                    due.append((owned.windows.number, marker))
+        for p, owned in self._owned.items():
+            if owned.windows.caught_up:
+                due += [(p, m) for m in owned.watch.blind_markers(owned.windows, self._settings, now_s, _now_ms())]
+        return due
+
+    def _start(self, assigned: Assigned) -> int:
+        """A partition is ours: its lanes as they were saved, and where to read on."""
+        kafka, p = self._settings.kafka, assigned.partition
+        records = read_topic_to_end(consumer_config(kafka, "state"), kafka.topic_prefix + STATE, [p])
+        saved = read_saved({_text(m.key()): m.value() or b"" for m in records})
+        done = max(read_progress(assigned.offset, assigned.metadata), saved.covered)
+        start = start_of(saved, done, assigned.low, assigned.high, f"{kafka.topic_prefix}{WINDOWS}/{p}")
+        settings = DetectSettings(drift=self._settings.drift, baseline_requests=self._settings.baseline.requests)
+        windows = WindowsPartition(p, saved.states, start, done, settings)
+        now_s = time.monotonic()
+        self._owned[p] = Owned(windows, Checkpoints(saved), LaneWatch(now_s))
+        self._settled_s = now_s + SETTLE_S
+        lanes = len(saved.states)
+        self._say(f"partition {p}: {lanes} lanes restored, reads from {start}, replays silently to {done}")
+        for state in saved.states:
+            if state.settings != settings:
+                log.warning(
+                    "lane %s keeps the settings it began or was armed with: %s", state.lane.lane_id, state.settings
+                )
+        return start
+
+    def _stop(self, partition: int) -> None:
+        """Not ours any more: whoever has it now builds its lanes from their checkpoints."""
+        self._owned.pop(partition, None)
+
+    def _follow(self, records: Iterable[Consumed]) -> None:
+        """New baselines of operators."""
+        for record in records:
+            try:
+                baseline = self._baselines.add(record)
+            except IntegrityError as error:
+                log.warning("%s record not used: %s", CONTROL, error)
+                continue
+            if baseline is not None:
+                m = baseline.manifest
+                self._say(f"lane {m.lane.lane_id}: baseline {m.version} by {m.author or 'unknown'}")
+
+    def _find_baseline(self, marker: Marker) -> Versioned | None:
+        """The baseline that a marker names; waits for it, because another process may have written the marker."""
+        deadline_s = time.monotonic() + CONTROL_WAIT_S
+        while (found := self._baselines.find(marker)) is None and time.monotonic() < deadline_s:
+            self._follow(self._control.poll(0.1))
+        return found
+
+    def _say_if_armed(self, state: LaneState) -> None:
+        if state.tests is None or state.baseline is None:
+            return
+        version_now = state.baseline.header.version
+        if self._armed.get(state.lane.lane_id) != version_now:
+            self._armed[state.lane.lane_id] = version_now
+            self._say(armed_line(state))
+
+    def _heartbeat(self) -> Heartbeat:
+        kafka, counters = self._settings.kafka, self._counters.copy()
+        for owned in self._owned.values():
+            counters.update(owned.windows.counters)
+        return Heartbeat(
+            process_id=f"detect-{kafka.instance}@{socket.gethostname()}:{os.getpid()}",
+            kind="detect",
+            as_of_ms=_now_ms(),
+            started_at_ms=self._started_at_ms,
+            version=version("stream-interp"),
+            partitions=[f"{kafka.topic_prefix}{WINDOWS}/{p}" for p in sorted(self._owned)],
+            counters=dict(counters),
+        )
+
+
+def _view(redis: RedisSettings, interval_s: float) -> RedisView | None:
+    if not redis.url:
+        return None
+    password = read_secret(redis.password_file, "redis.password_file") if redis.password_file else None
+    require_redis(redis.url, password=password)
+    return RedisView(redis.url, interval_s, password=password)
+
+
+def _send(transaction: Transaction, topic: str, records: Iterable[Envelope], partition: int | None = None) -> None:
+    for record in records:
+        transaction.send(topic, record, partition)
+
+
+def _text(key: str | bytes | None) -> str:
+    return key if isinstance(key, str) else (key or b"").decode(errors="replace")
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
