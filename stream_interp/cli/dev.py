@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.panel import Panel
 
+from stream_interp.cli.interrupts import interrupted_by_sigterm
 from stream_interp.cli.options import JsonOption
 from stream_interp.cli.output import emit_json, err, out
 from stream_interp.embedded import EmbeddedPair
@@ -41,7 +38,7 @@ def dev(
     notices = err if as_json else out
     kept = f"Data is kept in {data_dir}." if data_dir else "All data is gone when it ends; --data-dir keeps it."
     notices.print(Panel(NOT_FOR_PRODUCTION.format(data=kept), title="stream-interp dev"), soft_wrap=False)
-    with _interrupted_by_sigterm():
+    with interrupted_by_sigterm():
         try:
             with EmbeddedPair(data_dir, nodes=nodes, kafka_port=kafka_port, redis_port=redis_port) as pair:
                 _announce(pair, notices, as_json=as_json)
@@ -69,22 +66,3 @@ def _wait_for_an_end(pair: EmbeddedPair) -> None:
     while (failure := pair.ended()) is None:
         time.sleep(POLL_S)
     raise failure
-
-
-@contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """SIGTERM acts like the first Ctrl-C; later ones are ignored, so that nothing cuts the clean-up short."""
-
-    def interrupt(_signum: int, _frame: FrameType | None) -> None:
-        for number in handled:
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    handled = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        for number in handled:
-            signal.signal(number, interrupt)
-        yield
-    finally:
-        for number, before in handled.items():
-            signal.signal(number, before)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from stream_interp.errors import DependencyUnreachable
@@ -28,9 +28,12 @@ class GuardedProcess:
         command: program and arguments.
         cwd: where it runs.
         log_path: receives its standard output and error; truncated at start.
+        env: its environment; None: ours.
     """
 
-    def __init__(self, service: str, command: Sequence[str], *, cwd: Path, log_path: Path) -> None:
+    def __init__(
+        self, service: str, command: Sequence[str], *, cwd: Path, log_path: Path, env: Mapping[str, str] | None = None
+    ) -> None:
         self.service, self.log_path = service, log_path
         with log_path.open("wb") as log:
             self._guard = subprocess.Popen(
@@ -39,6 +42,7 @@ class GuardedProcess:
                 stdout=log,
                 stderr=log,
                 cwd=cwd,
+                env=env,
                 start_new_session=True,
             )
         self.pid = self._guard.pid
@@ -93,6 +97,10 @@ class GuardedProcess:
 
     def failure(self, address: str, found: str) -> DependencyUnreachable:
         """The error that shows the end of the log."""
+        return DependencyUnreachable(self.service, address, found, self.last_lines())
+
+    def last_lines(self) -> str:
+        """The end of its log, as a sentence."""
         lines = self.log_path.read_text(errors="replace").splitlines()[-LAST_LINES:]
         ending = "\n".join(lines) or "(empty)"
-        return DependencyUnreachable(self.service, address, found, f"Its log {self.log_path.name} ends with:\n{ending}")
+        return f"Its log {self.log_path.name} ends with:\n{ending}"
