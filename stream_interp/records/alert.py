@@ -14,7 +14,9 @@ CE_TYPE: Literal["interp.alert.transition.v1"] = "interp.alert.transition.v1"
 STATE_TYPE = "interp.alert_state.v1"
 
 Severity = Literal["info", "warning", "critical"]
-Transition = Literal["opened", "updated", "escalated", "resolved", "blind", "seeing", "integrity_error", "integrity_restored"]
+Transition = Literal[
+    "opened", "updated", "escalated", "resolved", "blind", "seeing", "integrity_error", "integrity_restored"
+]
 Group = Literal["t0", "features", "health"]
 
 
