@@ -18,13 +18,14 @@ from importlib.metadata import version
 
 from stream_interp.encode.bounds import BATCH_BYTES, memory_bound_bytes, next_poll_records
 from stream_interp.encode.dead_letter_rate import DeadLetterRate
-from stream_interp.encode.encoder import Encoder, encode_batch
+from stream_interp.encode.encoder import Encoder, RequestStats, encode_batch
 from stream_interp.encode.lanes import Lanes, Site
 from stream_interp.encode.open_cut import ClosedCut, Work, encode_work
 from stream_interp.encode.outgoing import CUTS, records_of
 from stream_interp.encode.partition import InputPartition
 from stream_interp.encode.position import CutPointer, Position, metadata_of, pointer_to, read_metadata
 from stream_interp.encode.sites import load_sites
+from stream_interp.encode.window import OpenWindow
 from stream_interp.errors import IntegrityError
 from stream_interp.kafka.client import require_kafka
 from stream_interp.kafka.follow import TopicFollower
@@ -125,8 +126,11 @@ class Encode:
     def _encode(self, sae: Encoder | None, batch: list[Work]) -> None:
         stats = encode_batch(sae, [(work.entry.shape, work.request) for work in batch], batch[0].entry.device)
         with self._timed("window"):
+            by_window: dict[OpenWindow, list[RequestStats]] = {}
             for work, of_request in zip(batch, stats, strict=True):
-                work.window.add([of_request])
+                by_window.setdefault(work.window, []).append(of_request)
+            for window, own in by_window.items():
+                window.add(own)
         self._counters.update(requests=len(batch), tokens=sum(of_request.tokens for of_request in stats))
 
     def _commit(self, closed: Sequence[ClosedCut]) -> None:

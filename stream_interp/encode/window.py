@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -38,15 +38,15 @@ class OpenWindow:
     @property
     def empty(self) -> bool:
         """Nothing to say about the lane at this cut."""
-        return not self.requests and not self.not_counted
+        return not self.requests and not self.not_counted.total()
 
-    def add(self, stats: Iterable[RequestStats]) -> None:
+    def add(self, stats: Sequence[RequestStats]) -> None:
         """Counts requests, in log order. Requests below unit_tokens enter the account and the length histogram only."""
+        counted = [s for s in stats if not s.too_short]
+        self.not_counted["too_short"] += len(stats) - len(counted)
         for s in stats:
             self._lengths[length_bin(s.tokens)] += 1
-            if s.too_short:
-                self.not_counted["too_short"] += 1
-                continue
+        for s in counted:
             self.requests += 1
             self.tokens += s.tokens
             ids = s.feature_ids  # unique within a request, so plain indexing adds
@@ -57,16 +57,18 @@ class OpenWindow:
             self._lane_sums += s.sums
             self._x_sum += s.x_sum
             self._scores.append(s.scores)
-            if s.moments is not None:
-                self._moments = self._moments or Moments(s.moments.shape[1])
-                self._add_moments(s.moments, self._moments)
+        self._add_moments([s.moments for s in counted if s.moments is not None])
 
-    @staticmethod
-    def _add_moments(x: torch.Tensor, moments: Moments) -> None:
+    def _add_moments(self, parts: list[torch.Tensor]) -> None:
+        """All requests at once: the r² work of a merge is done once a batch, not once a request."""
+        if not parts:
+            return
+        x = torch.cat(parts)
+        self._moments = self._moments or Moments(x.shape[1])
         if len(x):
             centred = x - x.double().mean(0).to(x)
             scatter = (centred.T @ centred).double().cpu().numpy()
-            moments.merge(len(x), x.double().sum(0).cpu().numpy(), scatter)
+            self._moments.merge(len(x), x.double().sum(0).cpu().numpy(), scatter)
 
     def close(self, cut: CutRef, closed_at_ms: int) -> Window:
         """The window's record at the cut that ends it."""
@@ -76,7 +78,7 @@ class OpenWindow:
         }
         header = WindowHeader(
             lane=self.shape.lane, cut=cut, requests=self.requests, tokens=self.tokens,
-            not_counted=dict(self.not_counted), closed_at_ms=closed_at_ms, acts_dtype=self.acts_dtype,
+            not_counted=dict(+self.not_counted), closed_at_ms=closed_at_ms, acts_dtype=self.acts_dtype,
             projector_version=self.shape.projector_version, unit_tokens=self.shape.unit_tokens,
             tier="T2" if self.d_sae else "T0", d_in=self.d_in, d_sae=self.d_sae,
             sums=LaneSums(fit_tokens=self._moments.n if self._moments else 0, **sums),

@@ -139,7 +139,7 @@ def test_lanes_of_one_batch_keep_their_own_shapes():
     stats = encode_batch(sae, items)
     for lane_shape, options in ((one, {}), (two, {"unit": 2, "massive": "norm:6", "cap": cap})):
         window = OpenWindow(lane_shape, "float16", D_IN, D_SAE)
-        window.add(s for s in stats if s.shape is lane_shape)
+        window.add([s for s in stats if s.shape is lane_shape])
         own = requests[::2] if lane_shape is one else requests[1::2]
         check(window.close(CUT, 1), twin(sae, own, **options))
 
