@@ -58,7 +58,7 @@ def _dump(kind: Any, value: Any, path: str, arrays: Arrays) -> Any:
     kind = _not_none(kind)
     if value is None:
         return None
-    if dataclasses.is_dataclass(kind):
+    if _has_fields(kind):
         return {name: _dump(of, getattr(value, name), f"{path}.{name}", arrays) for name, of in _stored_fields(kind)}
     if _is_array(kind):
         arrays[path] = value
@@ -76,20 +76,28 @@ def _load(kind: Any, tree: Any, path: str, arrays: Arrays) -> Any:
     kind = _not_none(kind)
     if tree is None:
         return None
-    if dataclasses.is_dataclass(kind):
+    if _has_fields(kind):
         fields = [(name, of) for name, of in _stored_fields(kind) if name in tree]
-        return kind(**{name: _load(of, tree[name], f"{path}.{name}", arrays) for name, of in fields})  # type: ignore[operator]
+        return kind(**{name: _load(of, tree[name], f"{path}.{name}", arrays) for name, of in fields})
     if _is_array(kind):
         return arrays[path]
     if _is_array_tuple(kind):
         return tuple(np.split(arrays[path], np.cumsum(tree)[:-1])) if tree else ()
     if (of := _values_with_arrays(kind)) is not None:
         return {name: _load(of, item, f"{path}.{name}", arrays) for name, item in tree.items()}
+    if kind in (int, float) and isinstance(tree, int | float):
+        return tree  # as it was: a decayed count is a float
     return msgspec.convert(tree, kind)
+
+
+def _has_fields(kind: Any) -> bool:
+    return dataclasses.is_dataclass(kind) or (isinstance(kind, type) and issubclass(kind, Struct))
 
 
 def _stored_fields(kind: Any) -> Iterator[tuple[str, Any]]:
     hints = get_type_hints(kind)
+    if not dataclasses.is_dataclass(kind):
+        return ((name, hints[name]) for name in kind.__struct_fields__)
     return ((f.name, hints[f.name]) for f in dataclasses.fields(kind) if not f.metadata.get("derived"))
 
 
@@ -111,4 +119,4 @@ def _is_array_tuple(kind: Any) -> bool:
 def _values_with_arrays(kind: Any) -> Any:
     """The type of a dict's values if they hold arrays, else None."""
     of = get_args(kind)[1] if get_origin(kind) is dict else None
-    return of if _is_array(of) or dataclasses.is_dataclass(of) else None
+    return of if _is_array(of) or _has_fields(of) else None

@@ -1,0 +1,62 @@
+"""A state goes through bytes bit for bit, and goes on deciding the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream_interp.detect.partition import WindowsPartition
+from stream_interp.detect.state_codec import dump_state, load_state
+from stream_interp.errors import IntegrityError
+from tests.detect.log import LANE, SETTINGS, consumed, fresh, ids, replayed, story, window_records
+
+RECORDS = consumed(window_records(story().windows))
+WHOLE, TOLD = replayed(RECORDS)
+
+
+def restored(partition: WindowsPartition) -> WindowsPartition:
+    states = [load_state(dump_state(state)) for state in partition.lanes.values()]
+    return WindowsPartition(0, states, partition.read_from, partition.done, SETTINGS)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.integers(1, len(RECORDS)), min_size=1, max_size=4).map(sorted))
+def test_wherever_it_is_restored_the_rest_of_the_story_is_the_same(stops: list[int]) -> None:
+    partition, begin, alerts = fresh(), 0, []
+    for stop in [*stops, len(RECORDS)]:
+        partition, told = replayed(RECORDS[begin:stop], partition)
+        partition, begin = restored(partition), stop
+        alerts += told.alerts
+    assert dump_state(partition.lanes[LANE.lane_id]) == dump_state(WHOLE.lanes[LANE.lane_id])
+    assert alerts == TOLD.alerts
+
+
+def test_the_story_goes_through_every_phase() -> None:
+    seen = [replayed(RECORDS[:k])[0].lanes[LANE.lane_id] for k in range(1, len(RECORDS))]
+    assert {state.phase for state in seen} == {"fit", "calibrate", "armed"}
+    assert any(state.incident is not None and state.incident.features_drifted > 1 for state in seen)
+    assert ids(TOLD.alerts)
+
+
+def test_types_and_dtypes_survive() -> None:
+    before = WHOLE.lanes[LANE.lane_id]
+    after = load_state(dump_state(before))
+    assert after.baseline is not None
+    assert before.baseline is not None
+    assert after.baseline.header == before.baseline.header
+    assert after.opinions == before.opinions
+    assert after.recent_scores.dtype == np.float32
+    assert after.health_now is not None
+    assert before.health_now is not None
+    assert after.health_now.sums == before.health_now.sums  # decayed counts are floats
+    assert after.tests is not None
+    assert before.tests is not None
+    np.testing.assert_array_equal(after.tests.rates["up"].log_norm, before.tests.rates["up"].log_norm)
+
+
+@pytest.mark.parametrize("data", [b"", b"not a state", dump_state(WHOLE.lanes[LANE.lane_id])[:-100]])
+def test_other_bytes_are_an_integrity_error(data: bytes) -> None:
+    with pytest.raises(IntegrityError):
+        load_state(data)
