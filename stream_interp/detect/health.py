@@ -64,9 +64,7 @@ def scalars(health: HealthSums | None, with_sae: bool) -> dict[str, float | None
         values["norm"] = s.norm_sum / s.error_tokens
     if with_sae:
         values["l0"] = s.l0_sum / health.tokens
-        # Not x_sum @ x_sum: BLAS rounds differently by memory alignment, and a replay must give the same bits.
-        sq_x_sum = float(np.square(health.x_sum).sum())
-        spread = s.x_sq_sum - sq_x_sum / s.error_tokens if s.error_tokens > 1 else 0.0
+        spread = s.x_sq_sum - float(health.x_sum @ health.x_sum) / s.error_tokens if s.error_tokens > 1 else 0.0
         values["explained_variance"] = 1 - s.err_sq_sum / spread if spread > 0 else None
     return values
 

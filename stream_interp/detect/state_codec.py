@@ -68,7 +68,7 @@ def _dump(kind: Any, value: Any, path: str, arrays: Arrays) -> Any:
             arrays[path] = np.concatenate(value)
         return [len(part) for part in value]
     if (of := _values_with_arrays(kind)) is not None:
-        return {name: _dump(of, item, f"{path}.{name}", arrays) for name, item in value.items()}
+        return {name: _dump(of, item, f"{path}.{name}", arrays) for name, item in sorted(value.items())}
     return msgspec.to_builtins(value)
 
 
