@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from stream_interp.demo.applications import COLUMNS, Rows
+from stream_interp.demo.descent import minimise
 
 HIDDEN = 64
 HOOK = "hidden"  # the submodule whose output is watched
-_STEPS, _BATCH, _LEARNING_RATE = 400, 512, 3e-3
+_STEPS = 400
 
 _NOMINAL = {"zipcode": 9, "car": 21}  # Agrawal numbers them 0…8 and 1…20
 NUMERIC = tuple(name for name in COLUMNS if name not in _NOMINAL)
@@ -67,13 +68,11 @@ def train(rows: Rows, risky: NDArray[np.float64], seed: int) -> CreditRisk:
     torch.manual_seed(seed)
     model, labels = CreditRisk(rows), torch.from_numpy(risky).float()
     applications = torch.from_numpy(rows).float()
-    optimiser = torch.optim.Adam(model.parameters(), lr=_LEARNING_RATE)
-    for _ in range(_STEPS):
-        chosen = torch.randint(len(applications), (_BATCH,))
-        loss = nn.functional.binary_cross_entropy_with_logits(model(applications[chosen]), labels[chosen])
-        optimiser.zero_grad()
-        torch.autograd.backward(loss)
-        optimiser.step()
+
+    def loss_of(chosen: torch.Tensor) -> torch.Tensor:
+        return nn.functional.binary_cross_entropy_with_logits(model(applications[chosen]), labels[chosen])
+
+    minimise(list(model.parameters()), loss_of, len(rows), _STEPS, seed)
     return model.eval()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from rich.console import Console
 from rich.live import Live
@@ -28,15 +28,15 @@ NEXT_COMMANDS = (
     ("stream-interp alerts tail", "in a third: follow the alerts"),
 )
 _STEPS = 6
-_LINE_EVERY_S = 2.0
+_TABLE_EVERY_S, _LINE_EVERY_S = 0.25, 2.0
 _RATE_OVER_S = 3.0
 
 
 class Narrative:
-    """Tells the story; holds no other state than the number of the step."""
+    """Tells the story on a console."""
 
     def __init__(self, console: Console) -> None:
-        self._console, self._step = console, 0
+        self._console, self._step, self._rate = console, 0, _Rate()
 
     def notice(self) -> None:
         """The box at the top."""
@@ -79,21 +79,26 @@ class Narrative:
     @contextmanager
     def following(self, watch: Watch, traffic: Traffic, meanings: Sequence[str]) -> Iterator[Callable[[], None]]:
         """Shows the live table while open, or a line now and then without a terminal. Call what it yields often."""
-        rate = _Rate()
-        if self._console.is_terminal:
-            with Live(console=self._console, auto_refresh=False) as live:
-                yield lambda: live.update(live_table(watch, traffic, rate.of(watch.reported), meanings), refresh=True)
-            return
+        every_s = _TABLE_EVERY_S if self._console.is_terminal else _LINE_EVERY_S
         shown_s = time.monotonic()
+        with ExitStack() as stack:
+            live = None
+            if self._console.is_terminal:
+                live = stack.enter_context(Live(console=self._console, auto_refresh=False))
 
-        def show() -> None:
-            nonlocal shown_s
-            per_second = rate.of(watch.reported)
-            if time.monotonic() - shown_s >= _LINE_EVERY_S:
-                shown_s = time.monotonic()
-                self.say(line(watch, traffic, per_second, meanings))
+            def show() -> None:
+                nonlocal shown_s
+                now_s = time.monotonic()
+                rate = self._rate.of(watch.reported, now_s)
+                if now_s - shown_s < every_s:
+                    return
+                shown_s = now_s
+                if live is not None:
+                    live.update(live_table(watch, traffic, rate, meanings), refresh=True)
+                else:
+                    self.say(line(watch, traffic, rate, meanings))
 
-        yield show
+            yield show
 
 
 class _Rate:
@@ -102,8 +107,7 @@ class _Rate:
     def __init__(self) -> None:
         self._seen: list[tuple[float, int]] = []
 
-    def of(self, count: int) -> float:
-        now_s = time.monotonic()
+    def of(self, count: int, now_s: float) -> float:
         self._seen = [(at_s, n) for at_s, n in self._seen if now_s - at_s <= _RATE_OVER_S] + [(now_s, count)]
         first_s, first = self._seen[0]
         return (count - first) / (now_s - first_s) if now_s > first_s else 0.0

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch.nn.functional import normalize
 
+from stream_interp.demo.descent import minimise
 from stream_interp.sae.formats.saelens_writer import save_saelens
 
 D_SAE, K = 256, 8
-_STEPS, _BATCH, _LEARNING_RATE = 400, 512, 3e-3
+_STEPS = 400
 _TELLING = 0.5  # spreads from the mean at which an attribute names a feature
 
 
@@ -26,20 +28,17 @@ class Weights(NamedTuple):
 def train(acts: torch.Tensor, seed: int) -> Weights:
     """An SAE that rebuilds `acts` [n, d_in] from K of D_SAE features; the same for the same arguments."""
     torch.manual_seed(seed)
-    W_dec = torch.nn.functional.normalize(torch.randn(D_SAE, acts.shape[1]), dim=1)
-    weights = Weights(W_dec.T.clone(), torch.zeros(D_SAE), W_dec, acts.mean(0).clone())
+    W_dec = torch.randn(D_SAE, acts.shape[1])
+    weights = Weights(normalize(W_dec, dim=1).T.clone(), torch.zeros(D_SAE), W_dec, acts.mean(0))
     for tensor in weights:
         tensor.requires_grad_()
-    optimiser = torch.optim.Adam(weights, lr=_LEARNING_RATE)
-    for _ in range(_STEPS):
-        x = acts[torch.randint(len(acts), (_BATCH,))]
-        loss = (x - _rebuilt(weights, x)).square().sum(1).mean()
-        optimiser.zero_grad()
-        torch.autograd.backward(loss)
-        optimiser.step()
-        with torch.no_grad():  # features are directions: their size lives in the activations
-            weights.W_dec.copy_(torch.nn.functional.normalize(weights.W_dec, dim=1))
-    return Weights(*(tensor.detach() for tensor in weights))
+
+    def loss_of(chosen: torch.Tensor) -> torch.Tensor:
+        x = acts[chosen]
+        return (x - _rebuilt(_directed(weights), x)).square().sum(1).mean()
+
+    minimise(weights, loss_of, len(acts), _STEPS, seed)
+    return Weights(*(tensor.detach() for tensor in _directed(weights)))
 
 
 def save(weights: Weights, folder: Path, hook_name: str) -> None:
@@ -69,6 +68,11 @@ def _meaning(mean: torch.Tensor, names: tuple[str, ...]) -> str:
     strongest = mean.abs().argsort(descending=True)[:2].tolist()
     words = [f"{'high' if mean[i] > 0 else 'low'} {names[i]}" for i in strongest if abs(mean[i]) >= _TELLING]
     return ", ".join(words) or "a mix"
+
+
+def _directed(weights: Weights) -> Weights:
+    """Features are directions of length 1: their size lives in the activations."""
+    return weights._replace(W_dec=normalize(weights.W_dec, dim=1))
 
 
 def _rebuilt(weights: Weights, x: torch.Tensor) -> torch.Tensor:
