@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -82,8 +82,9 @@ class Transactions:
 
     def close(self) -> None:
         """Gives up what is queued; committed transactions are safe."""
-        self._producer.purge()
-        self._producer.flush(1.0)
+        with suppress(KafkaException):  # a producer that was fenced refuses even this
+            self._producer.purge()
+            self._producer.flush(1.0)
 
     def _call(self, call: Callable[[], Any], transaction: Transaction | None = None) -> None:
         deadline_s = time.monotonic() + CALL_S

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from pathlib import Path
 
 import numpy as np
-import pytest
 from safetensors.numpy import load, load_file
 
 from stream_interp.records.snapshot import Snapshot, encode_snapshot
 from tests.encode.bad_snapshots import bad_snapshots
-from tests.encode.workers import D_IN, D_SAE, Bench, heartbeats, integer_sae, until
+from tests.encode.workers import D_IN, D_SAE, Bench, heartbeats, until
 
 HOOKS = ("layer.1", "layer.2", "layer.3")
-
-
-@pytest.fixture
-def bench(kafka_bootstrap: str, topic_prefix: str, tmp_path: Path) -> Bench:
-    integer_sae(tmp_path / "sae")
-    return Bench(kafka_bootstrap, topic_prefix, tmp_path, {"sae": str(tmp_path / "sae"), "window.min_age_s": "0.1"})
 
 
 def snapshots(n: int, seed: int, name: str = "r"):
