@@ -56,7 +56,7 @@ class Narrative:
         where = f"at application {request}" if request else ""
         self.say(f"ALERT {alert.severity}: {alert.transition} {where}, cause {alert.cause_hint}", style="bold red")
         for score in alert.scores:
-            self.say(f"  {score.score} {score.direction}: {score.baseline_median:.3g} → {score.now_median:.3g}")
+            self.say(f"  {score.score} {score.direction}: {number(score.baseline_median)} → {number(score.now_median)}")
         for feature in alert.features[:TOP_FEATURES]:
             self.say(f"  feature {describe(feature, meanings)}")
 

@@ -17,6 +17,7 @@ from stream_interp.demo.narrative import Narrative
 from stream_interp.demo.preparing import Prepared, prepare
 from stream_interp.demo.scene import Scene, set_up
 from stream_interp.demo.summary import summarise
+from stream_interp.demo.table import TOP_FEATURES
 from stream_interp.demo.verdict import Summary
 from stream_interp.embedded import EmbeddedPair
 from stream_interp.errors import StreamInterpError
@@ -26,7 +27,7 @@ from stream_interp.settings import KafkaSettings
 _NOT_YET = {"unknown", "learning"}
 QUIET_REQUESTS = 500  # healthy applications that the armed tests must let pass before the shift
 _ONE_PARTITION = {"interp.activations": 1}  # so that the log's order is the order of the applications
-_LEARN_LIMIT_S, _QUIET_LIMIT_S, _ALERT_LIMIT_S, _FEATURES_LIMIT_S = 90.0, 30.0, 20.0, 4.0
+_LEARN_LIMIT_S, _QUIET_LIMIT_S, _ALERT_LIMIT_S, _FEATURES_LIMIT_S = 90.0, 30.0, 20.0, 3.0
 
 
 def tell(narrative: Narrative, seed: int) -> Summary:
@@ -82,9 +83,11 @@ def _learn_and_keep_quiet(scene: Scene) -> str:
             f"the lane was not armed within {_LEARN_LIMIT_S:.0f} s: status {watch.status.state} "
             f"({watch.status.reason}); {' '.join(process.last_lines() for process in scene.started)}"
         )
-    narrative.step(f"The baseline is frozen, the status is {watch.status.state}. Now nothing may fire")
+    narrative.step(f"The status is {watch.status.state}. Until the market shifts nothing may fire")
     scene.play_until(lambda: bool(watch.alerts) or _judged(scene) >= QUIET_REQUESTS, _QUIET_LIMIT_S)
-    narrative.say(f"{_judged(scene)} more healthy applications judged, {len(watch.alerts)} alerts.")
+    narrative.say(
+        f"{_judged(scene)} healthy applications judged against the frozen baseline; alerts: {len(watch.alerts)}."
+    )
     return watch.refresh().state
 
 
@@ -101,7 +104,10 @@ def _plant_and_find(scene: Scene) -> None:
     narrative.step(f"From application {traffic.planted_at_request} on the market has shifted")
     narrative.say("Salaries and house values fall, loans grow, applicants are younger. No label tells the network.")
     scene.play_until(lambda: bool(watch.alerts) and watch.status.state == "critical", _ALERT_LIMIT_S)
-    scene.play_until(lambda: watch.lane is None or _features_drifted(scene) > 0, _FEATURES_LIMIT_S)
+    scene.play_until(lambda: _features_drifted(scene) >= TOP_FEATURES, _FEATURES_LIMIT_S)
+    narrative.say(f"Redis now says {watch.status.state}{f': {watch.status.reason}' if watch.status.reason else ''}.")
+    if watch.status.state == "critical":
+        narrative.say("The network went on answering without an error; what its explanations rest on had moved.")
 
 
 def _features_drifted(scene: Scene) -> int:

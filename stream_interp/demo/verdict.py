@@ -81,10 +81,10 @@ def findings(alerts: Sequence[Heard], planted_at_request: int | None) -> Finding
 def failures(found: Findings, status_before: str, status_after: str, not_delivered: int) -> list[str]:
     """What fell short, in sentences; empty where the demo showed what it promises."""
     checks = {
-        f"{found.false_alarms} alerts before the shift, expected none": found.false_alarms > 0,
+        f"alerts before the shift: {found.false_alarms}, expected none": found.false_alarms > 0,
         f"the status before the shift was {status_before}, expected ok": status_before != "ok",
         "no alert after the shift": found.first is None,
         f"the status after the shift was {status_after}, expected critical": status_after != "critical",
-        f"{not_delivered} applications did not reach Kafka, so the count is off": not_delivered > 0,
+        f"applications that did not reach Kafka: {not_delivered}, so the count is off": not_delivered > 0,
     }
     return [sentence for sentence, is_so in checks.items() if is_so]
