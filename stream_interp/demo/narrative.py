@@ -53,10 +53,11 @@ class Narrative:
 
     def alert(self, alert: Alert, request: int | None, meanings: Sequence[str]) -> None:
         """An alert as the subscriber got it."""
-        where = f"at application {request}" if request else ""
-        self.say(f"ALERT {alert.severity}: {alert.transition} {where}, cause {alert.cause_hint}", style="bold red")
+        where = f" at application {request}" if request else ""
+        self.say(f"ALERT {alert.severity}: {alert.transition}{where}, cause {alert.cause_hint}", style="bold red")
         for score in alert.scores:
-            self.say(f"  {score.score} {score.direction}: {number(score.baseline_median)} → {number(score.now_median)}")
+            then, now = _number(score.baseline_median), _number(score.now_median)
+            self.say(f"  {score.score} {score.direction}: {then} → {now}")
         for feature in alert.features[:TOP_FEATURES]:
             self.say(f"  feature {describe(feature, meanings)}")
 
@@ -111,3 +112,7 @@ class _Rate:
         self._seen = [(at_s, n) for at_s, n in self._seen if now_s - at_s <= _RATE_OVER_S] + [(now_s, count)]
         first_s, first = self._seen[0]
         return (count - first) / (now_s - first_s) if now_s > first_s else 0.0
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3g}"
