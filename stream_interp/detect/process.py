@@ -143,8 +143,7 @@ class Detect:
                     _send(transaction, STATE, saves(owned.windows), p)
                 offsets = {p: CommittedOffset(o.windows.read_from, o.windows.metadata) for p, o in ready.items()}
                 transaction.commit_offsets(WINDOWS, offsets, self._reader.consumer)
-        except TransactionAborted as error:
-            log.warning("%s", error)
+        except TransactionAborted:  # which is logged where it happens
             self._counters.update(aborted=1)
             self._reader.restart()
             return

@@ -27,6 +27,7 @@ INIT_S = 60.0  # a broker that restarts is back by then
 MAX_FAILURES = 5  # in a row: then it is no passing trouble
 _RETRY_S = 0.1
 _ANY_PARTITION = -1
+_FATAL = (KafkaException, SystemError)  # the client's way to tell a fatal error where a delivery callback is due too
 
 
 class CommittedOffset(NamedTuple):
@@ -82,7 +83,7 @@ class Transactions:
 
     def close(self) -> None:
         """Gives up what is queued; committed transactions are safe."""
-        with suppress(KafkaException):  # a producer that was fenced refuses even this
+        with suppress(*_FATAL):  # a producer that was fenced refuses even this
             self._producer.purge()
             self._producer.flush(1.0)
 
@@ -99,6 +100,10 @@ class Transactions:
                     time.sleep(_RETRY_S)
                     continue
                 self._undo(error, (transaction and transaction.failure) or error.str())
+            except SystemError as failure:  # see _FATAL
+                self._undo(
+                    KafkaError(KafkaError._FATAL, fatal=True), (transaction and transaction.failure) or str(failure)
+                )
 
     def _undo(self, error: KafkaError, why: str) -> None:
         self.aborted += 1
@@ -181,14 +186,14 @@ class Transaction:
                 self._call(produce, self)
                 break
             except BufferError:  # librdkafka's queue is full; what is in it leaves, or fails, by itself
-                self._producer.poll(_RETRY_S)
-        self._producer.poll(0)
+                self._call(lambda: self._producer.poll(_RETRY_S), self)
+        self._call(lambda: self._producer.poll(0), self)
 
     def place(self, topic: str, envelope: Envelope) -> tuple[int, int]:
         """Sends a record and waits for its (partition, offset). Raises TransactionAborted."""
         places: list[tuple[int, int]] = []
         self.send(topic, envelope, on_delivery=lambda m: places.append((m.partition() or 0, m.offset() or 0)))
-        self._producer.flush(CALL_S)
+        self._call(lambda: self._producer.flush(CALL_S), self)
         if not places:
             self._call(lambda: _refuse(self.failure or "no answer for a record"), self)
         return places[0]

@@ -1,0 +1,135 @@
+"""Real DETECT processes against a real Kafka; windows written by hand, and what lies on the topics afterwards."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from confluent_kafka import Message, TopicPartition
+
+from stream_interp.kafka.client import admin, consumer_config, producer, producer_config
+from stream_interp.kafka.messages import consumed
+from stream_interp.kafka.read import read_topic_to_end
+from stream_interp.kafka.topics import apply_topics
+from stream_interp.records.alert import Alert, decode_alert
+from stream_interp.records.consumed import Consumed
+from stream_interp.records.envelope import Envelope, header_map, read_json
+from stream_interp.records.status import Status
+from stream_interp.settings import KafkaSettings
+
+QUICK = {
+    "drift.clock": "requests", "drift.requests_per_week": "20000", "baseline.requests": "600",
+    "checkpoint.interval_s": "1", "status.interval_s": "1",
+    "kafka.librdkafka.session.timeout.ms": "6000",  # a killed one's partitions wait no longer for its successor
+}  # fmt: skip
+
+
+@dataclass
+class Bench:
+    """Topics of one test."""
+
+    bootstrap: str
+    prefix: str
+    folder: Path
+    redis_url: str = ""
+    options: dict[str, str] = field(default_factory=lambda: dict(QUICK))
+
+    @property
+    def kafka(self) -> KafkaSettings:
+        return KafkaSettings(bootstrap=self.bootstrap, topic_prefix=self.prefix, group_prefix=self.prefix + "g")
+
+    def apply_topics(self, partitions: int) -> None:
+        apply_topics(self.kafka, {"interp.windows": partitions}, replication=1)
+
+    def produce(self, topic: str, envelopes: Iterable[Envelope]) -> None:
+        sender, failures = producer(producer_config(self.kafka)), list[str]()
+        for envelope in envelopes:
+            sender.produce(
+                self.prefix + topic, value=envelope.value, key=envelope.key, headers=list(envelope.headers),
+                on_delivery=lambda error, _: failures.append(str(error)) if error else None,
+            )  # fmt: skip
+            sender.poll(0)
+        assert sender.flush(30) == 0
+        assert failures == []
+
+    def read(self, topic: str) -> list[Message]:
+        return list(read_topic_to_end(consumer_config(self.kafka, "test"), self.prefix + topic))
+
+    def forget(self, topic: str, below: int) -> None:
+        """As retention would, in partition 0."""
+        client = admin(self.kafka)  # its futures end only while it lives
+        for future in client.delete_records([TopicPartition(self.prefix + topic, 0, below)]).values():
+            future.result(timeout=30)
+
+    def windows_log(self) -> list[Consumed]:
+        return [consumed(message) for message in self.read("interp.windows")]
+
+    def markers(self) -> list[Consumed]:
+        return [r for r in self.windows_log() if header_map(r.headers)["ce_type"] == "interp.marker.v1"]
+
+    def alerts(self) -> list[Alert]:
+        return [decode_alert(message.value()) for message in self.read("interp.alerts")]
+
+    def statuses(self) -> dict[str, Status]:
+        """The last one of each lane, by hook."""
+        read = (read_json(message.value(), Status) for message in self.read("interp.status"))
+        return {status.lane.hook_name: status for status in read}
+
+    @contextmanager
+    def worker(self, instance: str = "0", **options: str) -> Iterator[Worker]:
+        worker = Worker(self, instance, {**self.options, **{k.replace("__", "."): v for k, v in options.items()}})
+        try:
+            yield worker
+        finally:
+            worker.end()
+
+
+class Worker:
+    """`stream-interp detect` in a process of its own."""
+
+    def __init__(self, bench: Bench, instance: str, options: dict[str, str]) -> None:
+        kafka = bench.kafka
+        given = {
+            "kafka.topic_prefix": kafka.topic_prefix, "kafka.group_prefix": kafka.group_prefix,
+            "kafka.instance": instance, "redis.url": bench.redis_url, **options,
+        }  # fmt: skip
+        words = [word for name, value in given.items() for word in ("--set", f"{name}={value}")]
+        self.log = bench.folder / f"detect-{instance}-{time.monotonic_ns()}.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "stream_interp.cli", "detect", "--bootstrap", kafka.bootstrap, *words],
+                cwd=bench.folder, stdout=log, stderr=log,
+                env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
+            )  # fmt: skip
+
+    @property
+    def text(self) -> str:
+        return self.log.read_text()
+
+    def terminate(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(60)
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.kill()
+
+
+def until(true: Callable[[], object], worker: Worker, timeout_s: float = 90.0) -> None:
+    """Waits; fails with the worker's log if it ends or takes too long."""
+    deadline_s = time.monotonic() + timeout_s
+    while not true():
+        assert worker.process.poll() is None, worker.text
+        assert time.monotonic() < deadline_s, worker.text
+        time.sleep(0.2)
