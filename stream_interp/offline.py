@@ -11,12 +11,13 @@ from typing import TypeVar
 import numpy as np
 from msgspec import structs
 
-from stream_interp.capture.files import FileRequest, read_activation_file
+from stream_interp.capture.files import ActivationFile, FileRequest, read_activation_file
 from stream_interp.detect import health
 from stream_interp.detect.health import HealthSums
 from stream_interp.detect.incident import feature_drifts
+from stream_interp.detect.learning import FIT_SHARE
 from stream_interp.detect.state import DetectSettings, LaneState
-from stream_interp.detect.step import new_lane, step
+from stream_interp.detect.step import StepResult, end_phase, new_lane, step
 from stream_interp.encode.encoder import Encoder, encode_batch
 from stream_interp.encode.requests import LaneShape, Request, shape_of
 from stream_interp.encode.window import OpenWindow
@@ -25,6 +26,7 @@ from stream_interp.records.alert import Alert, FeatureDrift, Position
 from stream_interp.records.arrays import widen_bfloat16
 from stream_interp.records.control import Versioned, read_projector
 from stream_interp.records.lane import Lane
+from stream_interp.records.snapshot import MAX_VALUE, has_non_finite
 from stream_interp.records.window import CutRef, Window
 from stream_interp.settings import DriftSettings
 
@@ -74,12 +76,15 @@ def learn(
 ) -> Learnt:
     """A baseline from a file: the first fifth of its requests is *fit*, the rest *calibrate* (design §4).
 
+    Requests below unit_tokens are in neither: the baseline rests on as many as count.
+
     Args:
         version: of projector and baseline, Unix epoch ms.
         reason: for those who read the baseline later.
 
     Raises:
-        UsageError: the file is too small, of another width than the SAE, or its requests are not one distribution.
+        UsageError: the file is too small, of another width than the SAE, holds values that are not finite, or its
+            requests are not one distribution.
     """
     file = read_activation_file(path)
     if file.requests < MIN_BASELINE_REQUESTS:
@@ -89,17 +94,20 @@ def learn(
     projector = baseline = None
     shape = shape_of(lane, None, massive)
     requests = file.iter_requests()
-    for phase_requests in (int(file.requests * 0.2), file.requests):  # ENCODE cuts before it switches
-        for window in _windows(
-            islice(requests, phase_requests), file.dtype, shape, sae, state.position.offset, version
-        ):
-            result = step(state, window, Position(partition=0, offset=window.header.cut.b - 1), version)
-            state = result.state
-            for control in result.controls:
-                if control.manifest.kind == "projector":
-                    projector, shape = control, shape_of(lane, read_projector(control), massive)
-                else:
-                    baseline = control
+    for phase_requests in (int(file.requests * FIT_SHARE), file.requests):  # ENCODE cuts before it switches
+        phase, result = state.phase, StepResult(state)
+        items = islice(requests, phase_requests)
+        for window in _windows(items, file, shape, sae, state.position.offset, version):
+            result = step(result.state, window, Position(partition=0, offset=window.header.cut.b - 1), version)
+        if result.state.phase == phase:  # some did not count: the file's share ends the phase, not the number
+            _require_counted(path, result.state, file.requests)
+            result = end_phase(result.state)
+        state = result.state
+        for control in result.controls:
+            if control.manifest.kind == "projector":
+                projector, shape = control, shape_of(lane, read_projector(control), massive)
+            else:
+                baseline = control
     if projector is None or baseline is None:
         raise UsageError(
             f"{path}: refused: not stationary: its requests are not one distribution in their order; "
@@ -107,6 +115,17 @@ def learn(
         )
     signed = [_signed(record, reason or f"baseline build from {path.name}") for record in (projector, baseline)]
     return Learnt(state, signed[0], signed[1], file.requests, file.tokens)
+
+
+def _require_counted(path: Path, state: LaneState, requests: int) -> None:
+    """Enough for what a baseline at least needs of its phase."""
+    share = FIT_SHARE if state.phase == "fit" else 1 - FIT_SHARE
+    if state.requests < share * MIN_BASELINE_REQUESTS:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(state.reasons.items()))
+        raise UsageError(
+            f"{path}: of {requests} requests too few count ({state.requests} in {state.phase}; {reasons}); "
+            f"a baseline needs {MIN_BASELINE_REQUESTS}"
+        )
 
 
 def _signed(record: Versioned, reason: str) -> Versioned:
@@ -119,7 +138,7 @@ def replay(path: Path, state: LaneState, shape: LaneShape, sae: Encoder | None) 
     file = read_activation_file(path)
     run = Replay(state)
     started_ms, offset = state.closed_at_ms, state.position.offset
-    for window in _windows(file.iter_requests(), file.dtype, shape, sae, offset, started_ms, one_request=True):
+    for window in _windows(file.iter_requests(), file, shape, sae, offset, started_ms, one_request=True):
         run.requests += 1
         run.tokens += window.header.tokens
         position = Position(partition=0, offset=window.header.cut.b - 1)
@@ -135,14 +154,15 @@ def _note_detections(run: Replay) -> None:
     state = run.state
     if state.incident is None or state.tests is None or state.evidence is None:
         return
-    if state.incident.features_drifted > sum(number == state.incident.number for number, *_ in run.detections):
+    listed = len(state.incident.up.index) + len(state.incident.down.index)
+    if listed > sum(number == state.incident.number for number, *_ in run.detections):
         for drift in feature_drifts(state.incident, state.tests, state.evidence, top=None):
             run.detections.setdefault((state.incident.number, drift.feature, drift.direction), (run.requests, drift))
 
 
 def _windows(
     requests: Iterable[FileRequest],
-    dtype: str,
+    file: ActivationFile,
     shape: LaneShape,
     sae: Encoder | None,
     offset: int,
@@ -152,15 +172,20 @@ def _windows(
     """Windows of BATCH_REQUESTS requests, or of one; each request takes one offset of a made-up partition."""
     for batch in _batched(requests, BATCH_REQUESTS):
         items = [
-            (shape, Request(request_id=r.request_id, acts=_floats(r, dtype), special_mask=r.special_mask))
+            (shape, Request(request_id=r.request_id, acts=_floats(r, file.dtype), special_mask=r.special_mask))
             for r in batch
         ]
+        for _, request in items:
+            if has_non_finite(request.acts):
+                raise UsageError(
+                    f"{file.path}: request {request.request_id}: NaN, infinity or |x| > {MAX_VALUE:g} in acts"
+                )
         d_in = items[0][1].acts.shape[1]
         if sae is not None and d_in != sae.d_in:
             raise UsageError(f"activations are {d_in} wide, the SAE takes {sae.d_in}; is it the SAE of this hook?")
         stats = encode_batch(sae, items)
         for group in [[s] for s in stats] if one_request else [stats]:
-            window = OpenWindow(shape, dtype, d_in, sae.d_sae if sae else 0)
+            window = OpenWindow(shape, file.dtype, d_in, sae.d_sae if sae else 0)
             window.add(group)
             cut = CutRef(topic="file", partition=0, a=offset + 1, b=offset + 1 + len(group))
             offset += len(group)

@@ -67,7 +67,7 @@ class Tests:
         rates: up-tests and down-tests of the features.
         rate_baseline: [d_sae] share of baseline requests in which each feature fired.
         thresholds: A in weeks, by group.
-        medians: baseline median of each score.
+        medians: baseline median of each score that the lane has.
         detectable_ratio: [d_sae] smallest rate ratio seen within `drift.sla_requests`, inf where none is.
     """
 
@@ -106,10 +106,14 @@ def build(baseline: BaselineHeader, arrays: Arrays, settings: DriftSettings) -> 
     armed["features"] = int(up.armed.sum() + down.armed.sum())
     a_weeks = budget.thresholds(armed, settings.false_alarms_per_week)
     ratio = _detectable_ratio((fired + 0.5) / (n + 1), up, down, a_weeks.get("features", np.inf), settings)
-    with np.errstate(all="ignore"):
-        medians = {name: float(np.nanmedian(scores[:, i])) if np.isfinite(scores[:, i]).any() else float("nan")
-                   for i, name in enumerate(SCORES)}  # fmt: skip
+    medians = {name: value for i, name in enumerate(SCORES) if (value := median(scores[:, i])) is not None}
     return Tests({"up": up, "down": down}, exceed, fired / max(n, 1), a_weeks, medians, ratio)
+
+
+def median(scores: NDArray[np.float32]) -> float | None:
+    """The median of the finite scores [n]; None where there is none: JSON has no NaN."""
+    finite = scores[np.isfinite(scores)]
+    return float(np.median(finite)) if len(finite) else None
 
 
 def _rate_tests(direction: Direction, p: Floats, at_least: float = 0.0) -> RateTests:
@@ -197,6 +201,7 @@ class ScoreCrossing(NamedTuple):
 
     evidence: Evidence
     peak: Floats  # [K] largest statistic, weeks
+    cell_peak: Floats  # [K, ranks] the same of each threshold by itself
     first_over: NDArray[np.int64]  # [K] request inside the window, from 1, at which A was first reached; 0 = never
 
 
@@ -205,18 +210,21 @@ def update_scores(tests: Tests, evidence: Evidence, window: Window, w: float) ->
     over = exceedance.exceeds(tests.scores, window.arrays["request_scores"].astype(np.float32))
     n = max(len(over), 1)
     m, cusum, since = evidence.scores, evidence.score_cusum, evidence.score_n_since
+    if not len(over):
+        m = m + w  # the time passed all the same
     step_down = esr.log_normaliser(tests.scores.null_rates.ravel(), "up")[_CUSUM]
     a_weeks = score_thresholds(tests)
     peak, first = np.zeros(len(SCORE_TESTS)), np.zeros(len(SCORE_TESTS), np.int64)
+    cell_peak = np.zeros(tests.scores.thresholds.shape)
     for i, row in enumerate(over):
         m = exceedance.step(tests.scores, m, row, w / n)
         cusum = cusum + esr.log_odds("up")[_CUSUM] * row.ravel() - step_down
         since = np.where(cusum <= 0, 0, since + 1).astype(np.int32)
         cusum = np.maximum(cusum, 0)
         value = exceedance.value(tests.scores, m)
-        peak = np.maximum(peak, value)
+        peak, cell_peak = np.maximum(peak, value), np.maximum(cell_peak, exceedance.cells(tests.scores, m))
         first = np.where((first == 0) & (value >= a_weeks), i + 1, first)
-    return ScoreCrossing(Evidence(evidence.rates, m, cusum, since), peak, first)
+    return ScoreCrossing(Evidence(evidence.rates, m, cusum, since), peak, cell_peak, first)
 
 
 def score_thresholds(tests: Tests) -> Floats:

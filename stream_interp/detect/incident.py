@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_interp.detect.armed import DIRECTIONS, SCORE_TESTS, Evidence, ScoreCrossing, Tests, score_thresholds
+from stream_interp.detect.armed import DIRECTIONS, SCORE_TESTS, Evidence, ScoreCrossing, Tests, median, score_thresholds
 from stream_interp.drift import esr, exceedance, recovery
 from stream_interp.drift.esr import Direction, Floats
 from stream_interp.records.alert import FeatureDrift, Group, ScoreDrift
@@ -24,7 +24,9 @@ class Listed:
     Attributes:
         index: feature, or row of SCORE_TESTS.
         e: [C, m·cells] recovery e-process; cells = 1 for features, len(RANKS) for scores.
-        tick: ticks since listed.
+        tick: [m·cells] ticks since each process started.
+        crossed: [m·cells] bool, which cells reached A themselves: each of those must recover. That a score's other
+            thresholds look normal is no evidence: rare outliers move the highest ranks alone.
         request: lane's request at detection.
         log_e: largest log statistic so far, weeks.
     """
@@ -32,13 +34,14 @@ class Listed:
     index: NDArray[np.int64]
     e: Floats
     tick: NDArray[np.int64]
+    crossed: NDArray[np.bool_]
     request: NDArray[np.int64]
     log_e: Floats
 
 
 def _nothing_listed() -> Listed:
     none: NDArray[np.int64] = np.zeros(0, np.int64)
-    return Listed(none, np.zeros((len(esr.ODDS_RATIOS), 0)), none, none, np.zeros(0))
+    return Listed(none, np.zeros((len(recovery.ODDS_RATIOS), 0)), none, none.astype(bool), none, np.zeros(0))
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class Crossings:
     scores: NDArray[np.int64]
     score_request: NDArray[np.int64]  # [K] request inside the window, 0 = not crossed
     score_peak: Floats
+    score_cells: NDArray[np.bool_]  # [K, ranks] thresholds that reached A by themselves
     largest_over_a: float
 
     @property
@@ -91,8 +95,8 @@ def crossings(tests: Tests, evidence: Evidence, scores: ScoreCrossing) -> Crossi
     over = {d: np.flatnonzero(values[d] >= a_features) for d in DIRECTIONS}
     largest = max([0.0, *(float(values[d].max()) / a_features for d in DIRECTIONS if len(values[d]))])
     largest = max(largest, float((scores.peak / a_scores).max()))
-    crossed = np.flatnonzero(scores.first_over)
-    return Crossings(over["up"], over["down"], crossed, scores.first_over, scores.peak, largest)
+    crossed, cells = np.flatnonzero(scores.first_over), scores.cell_peak >= a_scores[:, None]
+    return Crossings(over["up"], over["down"], crossed, scores.first_over, scores.peak, cells, largest)
 
 
 def opened_or_joined(
@@ -101,6 +105,7 @@ def opened_or_joined(
     tests: Tests,
     evidence: Evidence,
     request: int,
+    at_ms: int,
     window: Window,
     number: int,
 ) -> Incident | None:
@@ -108,39 +113,52 @@ def opened_or_joined(
     if incident is None and not found.groups:
         return None
     base = incident or Incident(
-        number=number, severity="warning", opened_request=request, opened_at_ms=window.header.closed_at_ms,
+        number=number, severity="warning", opened_request=request, opened_at_ms=at_ms,
         change_estimate_request=_change_estimate(tests, evidence, found, request), groups=(),
         up=_nothing_listed(), down=_nothing_listed(), scores=_nothing_listed(),
     )  # fmt: skip
     groups: tuple[Group, ...] = tuple(sorted({*base.groups, *found.groups}))
-    critical = base.severity == "critical" or len(groups) >= 2 or found.largest_over_a >= CRITICAL_FACTOR
+    later = np.setdiff1d(found.scores, base.scores.index) if incident else ()
+    health_later = any(SCORE_TESTS[i].group == "health" for i in later)  # the incident was open when health crossed
+    critical = len(groups) >= 2 or found.largest_over_a >= CRITICAL_FACTOR or health_later
     first = request - window.header.requests
     with np.errstate(divide="ignore"):
         log_rates = {d: np.log(esr.value(evidence.rates[d].m)) for d in DIRECTIONS}
         log_scores = np.log(found.score_peak)
+    alone = np.broadcast_to(np.True_, (len(tests.rate_baseline), 1))  # a feature has one cell
+    score_requests = first + found.score_request[found.scores]
     return replace(
         base,
-        severity="critical" if critical else "warning",
+        severity="critical" if critical else base.severity,
         groups=groups,
-        up=_join(base.up, found.up, log_rates["up"], np.full(len(found.up), request), 1),
-        down=_join(base.down, found.down, log_rates["down"], np.full(len(found.down), request), 1),
-        scores=_join(
-            base.scores, found.scores, log_scores, first + found.score_request[found.scores], len(exceedance.RANKS)
-        ),
+        up=_join(base.up, found.up, log_rates["up"], np.full(len(found.up), request), alone),
+        down=_join(base.down, found.down, log_rates["down"], np.full(len(found.down), request), alone),
+        scores=_join(base.scores, found.scores, log_scores, score_requests, found.score_cells),
     )
 
 
-def _join(listed: Listed, crossed: NDArray[np.int64], log_e: Floats, request: NDArray[np.int64], cells: int) -> Listed:
-    """Adds the crossed tests that are not listed yet; a crossing of a listed test starts its recovery anew."""
+def _join(
+    listed: Listed, crossed: NDArray[np.int64], log_e: Floats, request: NDArray[np.int64], cells: NDArray[np.bool_]
+) -> Listed:
+    """Adds the crossed tests that are not listed yet.
+
+    A cell that crosses for the first time starts its recovery then; `cells` [K, cells] says which have crossed.
+    """
     new = ~np.isin(crossed, listed.index)
     index = np.concatenate([listed.index, crossed[new]])
-    m = int(new.sum())
+    added = int(new.sum())
+    before = np.concatenate([listed.crossed, np.zeros(added * cells.shape[1], bool)])
+    after = before | cells[index].ravel()
+    waiting = len(after) - len(listed.tick)
+    e = np.concatenate([listed.e, np.zeros((len(recovery.ODDS_RATIOS), waiting))], axis=1)
+    tick = np.concatenate([listed.tick, np.zeros(waiting, np.int64)])
     return Listed(
         index=index,
-        e=np.concatenate([listed.e, np.zeros((len(esr.ODDS_RATIOS), m * cells))], axis=1),
-        tick=np.concatenate([listed.tick, np.zeros(m, np.int64)]),
+        e=np.where(after & ~before, 0.0, e),
+        tick=np.where(after & ~before, 0, tick),
+        crossed=after,
         request=np.concatenate([listed.request, request[new]]),
-        log_e=np.maximum(np.concatenate([listed.log_e, np.full(m, -np.inf)]), log_e[index]),
+        log_e=np.maximum(np.concatenate([listed.log_e, np.full(added, -np.inf)]), log_e[index]),
     )
 
 
@@ -161,30 +179,28 @@ def recovered_or_not(incident: Incident, tests: Tests, window: Window) -> tuple[
         return incident, False
     counts = np.zeros(len(tests.rate_baseline))
     counts[window.arrays["feature_ids"]] = window.arrays["requests_fired"]
-    new: dict[str, Listed] = {}
-    values = []
-    for direction in DIRECTIONS:
-        listed = incident.listed(direction)
-        p, x = tests.rates[direction].p[listed.index], counts[listed.index]
-        e = recovery.update(listed.e, listed.tick + 1, p, direction, n, x)
-        new[direction] = replace(listed, e=e, tick=listed.tick + 1)
-        values.append(esr.value(e))
-    new["scores"], score_values = _score_recovery(incident.scores, tests, window)
-    lowest = float(np.concatenate([*values, score_values]).min(initial=np.inf))
+    up = _recovery(incident.up, tests.rates["up"].p, "up", n, counts)
+    down = _recovery(incident.down, tests.rates["down"].p, "down", n, counts)
+    scores = _score_recovery(incident.scores, tests, window)
+    lowest = min(float(esr.value(listed.e)[listed.crossed].min(initial=np.inf)) for listed in (up, down, scores))
     recovering = lowest >= recovery.RECOVERING or (incident.recovering and lowest >= 1)
-    after = replace(incident, up=new["up"], down=new["down"], scores=new["scores"], recovering=recovering)
+    after = replace(incident, up=up, down=down, scores=scores, recovering=recovering)
     return after, lowest >= recovery.RECOVERED
 
 
-def _score_recovery(listed: Listed, tests: Tests, window: Window) -> tuple[Listed, Floats]:
-    over = exceedance.exceeds(tests.scores, window.arrays["request_scores"].astype(np.float32))
-    p = tests.scores.null_rates[listed.index].ravel()
-    x = over.sum(axis=0)[listed.index].astype(np.float64).ravel()
-    cells = tests.scores.thresholds.shape[1]
-    e = recovery.update(listed.e, np.repeat(listed.tick + 1, cells), p, "up", len(over), x)
-    usable = tests.scores.usable[listed.index]
-    value = (esr.value(e).reshape(usable.shape) * usable).sum(axis=1) / np.maximum(usable.sum(axis=1), 1)
-    return replace(listed, e=e, tick=listed.tick + 1), value
+def _recovery(listed: Listed, p: Floats, alarmed: Direction, n: float, counts: Floats) -> Listed:
+    tick = listed.tick + 1
+    e = recovery.update(listed.e, tick, p[listed.index], alarmed, n, counts[listed.index])
+    return replace(listed, e=e, tick=tick)
+
+
+def _score_recovery(listed: Listed, tests: Tests, window: Window) -> Listed:
+    scores = window.arrays["request_scores"].astype(np.float32)
+    x = exceedance.exceeds(tests.scores, scores).sum(axis=0)[listed.index].astype(np.float64)
+    known = (~np.isnan(scores[:, tests.scores.column[listed.index]])).sum(axis=0)  # a missing score is no evidence
+    n, p = np.repeat(known, x.shape[1]).astype(np.float64), tests.scores.null_rates[listed.index]
+    tick = listed.tick + 1
+    return replace(listed, e=recovery.update(listed.e, tick, p.ravel(), "up", n, x.ravel()), tick=tick)
 
 
 def cause_hint(groups: tuple[Group, ...]) -> str:
@@ -205,11 +221,12 @@ def feature_drifts(
         for row in np.argsort(-listed.log_e, kind="stable")[:top]:
             feature = int(listed.index[row])
             baseline = float(tests.rate_baseline[feature])
-            since = max(int(moving.n_since[feature]), 1)
+            since = int(moving.n_since[feature])  # 0: nothing speaks for a change any more
+            now = float(moving.x_since[feature]) / since if since else baseline
             drifts.append(
                 FeatureDrift(
                     feature=feature, direction="new" if baseline == 0 else direction, log_e=float(listed.log_e[row]),
-                    log_threshold=log_a, rate_baseline=baseline, rate_now=float(moving.x_since[feature]) / since,
+                    log_threshold=log_a, rate_baseline=baseline, rate_now=now,
                     detected_request=int(listed.request[row]),
                 )
             )  # fmt: skip
@@ -227,7 +244,7 @@ def score_drifts(incident: Incident, tests: Tests, recent: NDArray[np.float32]) 
             ScoreDrift(
                 score=test.score, direction=test.direction, group=test.group, log_e=float(incident.scores.log_e[row]),
                 log_threshold=float(np.log(a_weeks[k])), baseline_median=tests.medians[test.score],
-                now_median=float(np.median(now[np.isfinite(now)])) if np.isfinite(now).any() else float("nan"),
+                now_median=median(now),
                 detected_request=int(incident.scores.request[row]),
             )
         )  # fmt: skip

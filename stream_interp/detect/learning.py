@@ -96,13 +96,12 @@ def _merged(before: Learned, window: Window) -> Moments:
     return moments
 
 
-def make_projector(fit: Learned, window: Window, version: int, author: str = "detect") -> Versioned:
+def make_projector(fit: Learned, lane: Lane, version: int, author: str = "detect") -> Versioned:
     """The projector that ends *fit*: unit_tokens, cap_f, and the whitening of the tokens' covariance."""
-    header = window.header
     mean, whitening, shrinkage = _whitening(fit)
     projector = ProjectorHeader(
-        lane=header.lane, version=version, unit_tokens=percentile(fit.lengths, UNIT_PERCENTILE), d_in=header.d_in,
-        d_sae=header.d_sae, fit_requests=fit.requests, fit_tokens=fit.fit_n, shrinkage=shrinkage,
+        lane=lane, version=version, unit_tokens=percentile(fit.lengths, UNIT_PERCENTILE), d_in=len(fit.sums.x_sum),
+        d_sae=len(fit.fired), fit_requests=fit.requests, fit_tokens=fit.fit_n, shrinkage=shrinkage,
         kept_directions=len(whitening),
     )  # fmt: skip
     cap = np.where(fit.feature_max > 0, fit.feature_max, 1.0).astype(np.float32)

@@ -42,7 +42,8 @@ class Baseline:
     arrays: Arrays
 
 
-def _no_scores() -> NDArray[np.float32]:
+def no_scores() -> NDArray[np.float32]:
+    """Scores of no requests, [0, len(SCORES)]."""
     return np.zeros((0, len(SCORES)), np.float32)
 
 
@@ -55,6 +56,7 @@ class LaneState:
         counted, seen: requests that fed tests or baseline, and all; `reasons` has the difference.
         created_ms: `closed_at` of the first window; orders the revisions of a site.
         weeks: time spent armed, on the drift clock: what the budget is spent against.
+        fast_clock_ms: append time of the latest window whose `closed_at` was too far ahead; 0 = none yet.
         fault: why a record that the lane depends on could not be used; empty where all could.
         recent_scores: [≤ RECENT_REQUESTS, len(SCORES)].
         tests: follows from baseline and settings; a checkpoint leaves it out.
@@ -79,11 +81,12 @@ class LaneState:
     closed_at_ms: int = 0
     created_ms: int = 0
     clock_fault: bool = False
+    fast_clock_ms: int = 0
     fault: str = ""
     blind: bool = False
     health_now: HealthSums | None = None
     opinions: dict[str, Opinion] = field(default_factory=dict)
-    recent_scores: NDArray[np.float32] = field(default_factory=_no_scores)
+    recent_scores: NDArray[np.float32] = field(default_factory=no_scores)
 
     def describe(self) -> dict[str, Any]:
         """What to say of a lane in a log line."""

@@ -20,7 +20,7 @@ from stream_interp.detect.incident import (
     recovered_or_not,
     score_drifts,
 )
-from stream_interp.detect.state import RECENT_REQUESTS, Baseline, DetectSettings, LaneState
+from stream_interp.detect.state import RECENT_REQUESTS, Baseline, DetectSettings, LaneState, no_scores
 from stream_interp.records.alert import Alert, Position, Severity, Transition, event_id
 from stream_interp.records.control import Versioned, read_baseline, read_projector
 from stream_interp.records.lane import Lane, digest
@@ -47,12 +47,17 @@ def new_lane(lane: Lane, settings: DetectSettings, position: Position) -> LaneSt
 
 
 def apply_baseline(state: LaneState, baseline: Versioned, drift: DriftSettings, position: Position) -> StepResult:
-    """A marker names a baseline: the lane is armed with it here. A version already in effect changes nothing."""
+    """A marker names a baseline: the lane is armed with it here. A version already in effect changes nothing.
+
+    An open incident ends: what it says was judged by the baseline before.
+    """
     header, arrays = read_baseline(baseline)
     if state.baseline is not None and header.version <= state.baseline.header.version:
         return StepResult(replace(state, position=position))
     settings = DetectSettings(drift=drift, baseline_requests=state.settings.baseline_requests)
     after, alerts = _sound_again(replace(state, settings=settings, position=position), state.closed_at_ms)
+    if after.incident is not None:
+        alerts = (*alerts, _incident_alert(after, after.incident, "resolved"))
     return StepResult(_arm(after, Baseline(header, arrays)), alerts)
 
 
@@ -110,9 +115,11 @@ def _sound_again(state: LaneState, at_ms: int) -> tuple[LaneState, tuple[Alert, 
 def _clock(state: LaneState, window: Window, append_ms: int) -> tuple[LaneState, int, tuple[Alert, ...]]:
     """The window's time; one far ahead of its append time is replaced by it, so that it cannot deafen the lane."""
     closed_at_ms = window.header.closed_at_ms
-    fault = closed_at_ms > append_ms + MAX_CLOCK_LEAD_MS
-    if fault:
+    if closed_at_ms > append_ms + MAX_CLOCK_LEAD_MS:
         closed_at_ms = append_ms
+        state = replace(state, fast_clock_ms=append_ms)
+    # One fast ENCODE among several: every other window is right, and the fault must not end and begin with each.
+    fault = state.fast_clock_ms > 0 and append_ms < state.fast_clock_ms + MAX_CLOCK_LEAD_MS
     if fault == state.clock_fault:
         return state, closed_at_ms, ()
     after = replace(state, clock_fault=fault)
@@ -142,15 +149,19 @@ def _learn(state: LaneState, window: Window) -> StepResult:
     learned = learning.absorb(state.learned, window)
     state = replace(state, learned=learned, requests=learned.requests)
     fit_requests = max(1, int(state.settings.baseline_requests * learning.FIT_SHARE))
-    if state.phase == "fit" and learned.requests >= fit_requests:
-        projector = learning.make_projector(learned, window, version=state.closed_at_ms)
-        header, _ = read_projector(projector)
-        return StepResult(
-            replace(state, phase="calibrate", projector=header, learned=None, requests=0), controls=(projector,)
-        )
-    if state.phase == "calibrate" and learned.requests >= state.settings.baseline_requests - fit_requests:
-        return _freeze(state, learned)
-    return StepResult(state)
+    wanted = fit_requests if state.phase == "fit" else state.settings.baseline_requests - fit_requests
+    return end_phase(state) if learned.requests >= wanted else StepResult(state)
+
+
+def end_phase(state: LaneState) -> StepResult:
+    """Ends the learning phase with what it has: the projector after *fit*, the baseline after *calibrate*."""
+    assert state.learned is not None
+    if state.phase == "calibrate":
+        return _freeze(state, state.learned)
+    projector = learning.make_projector(state.learned, state.lane, version=state.closed_at_ms)
+    header, _ = read_projector(projector)
+    after = replace(state, phase="calibrate", projector=header, learned=None, requests=0)
+    return StepResult(after, controls=(projector,))
 
 
 def _freeze(state: LaneState, learned: learning.Learned) -> StepResult:
@@ -169,6 +180,7 @@ def _arm(state: LaneState, baseline: Baseline) -> LaneState:
     return replace(
         state, phase="armed", learned=None, projector=projector, baseline=baseline, tests=tests,
         evidence=armed.no_evidence(tests), incident=None, requests=0, weeks=0.0, health_now=None,
+        recent_scores=no_scores(),
     )  # fmt: skip
 
 
@@ -198,14 +210,16 @@ def _judge(state: LaneState, window: Window, scores: armed.ScoreCrossing) -> Ste
         was, recovered = recovered_or_not(was, state.tests, window)
     if was is not None and recovered:
         resolved = replace(state, incident=None, evidence=armed.no_evidence(state.tests))
-        return StepResult(resolved, (_incident_alert(state, was, "resolved", window),))
+        return StepResult(resolved, (_incident_alert(state, was, "resolved", window.header.window_id),))
     found = crossings(state.tests, state.evidence, scores)
-    now = opened_or_joined(was, found, state.tests, state.evidence, state.requests, window, state.incidents + 1)
+    now = opened_or_joined(
+        was, found, state.tests, state.evidence, state.requests, state.closed_at_ms, window, state.incidents + 1
+    )
     state = replace(state, incident=now, incidents=now.number if now else state.incidents)
     transition = _transition(was, now)
     if now is None or transition is None:
         return StepResult(state)
-    return StepResult(state, (_incident_alert(state, now, transition, window),))
+    return StepResult(state, (_incident_alert(state, now, transition, window.header.window_id),))
 
 
 def _transition(was: Incident | None, now: Incident | None) -> Transition | None:
@@ -224,7 +238,7 @@ def incident_id(lane: Lane, number: int) -> str:
     return digest(lane.lane_id, "incident", number)[:16]
 
 
-def _incident_alert(state: LaneState, incident: Incident, transition: Transition, window: Window) -> Alert:
+def _incident_alert(state: LaneState, incident: Incident, transition: Transition, window_id: str = "") -> Alert:
     assert state.tests is not None
     assert state.evidence is not None
     assert state.baseline is not None
@@ -246,7 +260,7 @@ def _incident_alert(state: LaneState, incident: Incident, transition: Transition
         change_estimate_request=incident.change_estimate_request,
         at_ms=state.closed_at_ms,
         position=state.position,
-        window_id=window.header.window_id,
+        window_id=window_id,
         baseline_version=state.baseline.header.version,
         explanations_reliable="health" not in incident.groups,
     )

@@ -24,27 +24,33 @@ CEILING = 1e250
 _LOG_CEILING = float(np.log(CEILING))
 
 
-def log_odds(direction: Direction) -> Floats:
+def log_odds(direction: Direction, ratios: Floats = ODDS_RATIOS) -> Floats:
     """λ of each component, [C]: positive for an up-test, negative for a down-test."""
-    return np.log(ODDS_RATIOS) * (1.0 if direction == "up" else -1.0)
+    return np.log(ratios) * (1.0 if direction == "up" else -1.0)
 
 
-def log_normaliser(p: Floats, direction: Direction) -> Floats:
+def log_normaliser(p: Floats, direction: Direction, ratios: Floats = ODDS_RATIOS) -> Floats:
     """log(1 − p + p·e^λ), [C, K], for the null rates p [K]."""
-    growth: Floats = np.multiply.outer(np.expm1(log_odds(direction)), p)
+    growth: Floats = np.multiply.outer(np.expm1(log_odds(direction, ratios)), p)
     log_norm: Floats = np.log1p(growth)
     return log_norm
 
 
 def update(
-    m: Floats, w: float, n: float, log_norm: Floats, lam: Floats, fired: NDArray[np.integer], x: Floats
+    m: Floats,
+    w: float,
+    n: float | Floats,
+    log_norm: Floats,
+    lam: Floats,
+    fired: NDArray[np.integer],
+    x: Floats,
 ) -> Floats:
     """One tick of K tests with C components.
 
     Args:
         m: [C, K] before the tick.
         w: weeks since the tick before; for e-processes the weight that starts now.
-        n: units (requests) in the tick.
+        n: units (requests) in the tick; [K] only where `fired` lists all streams in order.
         log_norm: [C, K] from `log_normaliser`.
         lam: [C] from `log_odds`.
         fired: [f] indices of the streams with Σx > 0, without repeats.

@@ -20,6 +20,7 @@ from stream_interp.drift.intervals import exceedance_bound
 
 RANKS = (0, 3, 12, 60, 180)
 MAX_NULL_RATE = 0.5  # an order statistic that a null request exceeds more often says nothing
+TIE = 1e-4  # relative: float32 sums of the same request differ a little between batch sizes and devices
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Exceedance:
     Attributes:
         column: [K] column of each test's score in `request_scores`.
         sign: [K] +1 for up-tests, −1 for down-tests.
-        thresholds: [K, len(RANKS)] on sign·score; +inf where the calibration set is too small for the rank.
+        thresholds: [K, len(RANKS)] on sign·score, moved outwards by `TIE`; not finite where the calibration set is too
+            small for the rank.
         null_rates: [K, len(RANKS)].
     """
 
@@ -52,17 +54,18 @@ class Exceedance:
 def build(scores: NDArray[np.float32], tests: list[tuple[int, int]], alpha: float) -> Exceedance:
     """Tests from calibration scores [n, S]; `tests` lists (column, sign); alpha for each threshold's bound.
 
-    Scores that are not finite (not available on this lane) leave their tests unarmed.
+    NaN (a score that is not available) is left out, infinite scores are not: live ones would exceed, too.
     """
     thresholds = np.full((len(tests), len(RANKS)), np.inf)
     rates = np.ones((len(tests), len(RANKS)))
     for i, (column, sign) in enumerate(tests):
-        known = scores[:, column][np.isfinite(scores[:, column])].astype(np.float64)
+        known = scores[:, column][~np.isnan(scores[:, column])].astype(np.float64)
         descending = np.sort(known * sign)[::-1]
         for j, k in enumerate(RANKS):
             bound = exceedance_bound(k, len(descending), alpha)
             if bound < MAX_NULL_RATE:
-                thresholds[i, j], rates[i, j] = descending[k], bound
+                threshold = float(descending[k])
+                thresholds[i, j], rates[i, j] = threshold + TIE * abs(threshold), bound
     columns, signs = (np.array(c) for c in zip(*tests, strict=True))
     return Exceedance(columns.astype(np.int64), signs.astype(np.float64), thresholds, rates)
 
@@ -85,8 +88,13 @@ def step(tests: Exceedance, m: Floats, over: NDArray[np.bool_], w: float) -> Flo
     return esr.update(m, w, 1, log_norm, esr.log_odds("up"), fired, np.ones(len(fired)))
 
 
+def cells(tests: Exceedance, m: Floats) -> Floats:
+    """The statistic [K, len(RANKS)] of each threshold by itself; 0 where it is not usable."""
+    per_threshold: Floats = esr.value(m).reshape(tests.thresholds.shape) * tests.usable
+    return per_threshold
+
+
 def value(tests: Exceedance, m: Floats) -> Floats:
     """The statistic [K] of each test: the mean over odds ratios and usable thresholds; 0 if unarmed."""
-    per_threshold = esr.value(m).reshape(tests.thresholds.shape) * tests.usable
-    mean: Floats = per_threshold.sum(axis=1) / np.maximum(tests.usable.sum(axis=1), 1)
+    mean: Floats = cells(tests, m).sum(axis=1) / np.maximum(tests.usable.sum(axis=1), 1)
     return mean

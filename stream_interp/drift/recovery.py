@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from stream_interp.drift import esr
 from stream_interp.drift.esr import Direction, Floats
 
+ODDS_RATIOS: Floats = np.geomspace(1.15, 16.0, 8)  # finer than detection's: back may mean just inside the boundary
 RECOVERED = 20.0
 RECOVERING = 4.0  # enough to say that it seems to be on the way
 
 
-def update(e: Floats, tick: NDArray[np.int64], p: Floats, alarmed: Direction, n: float, x: Floats) -> Floats:
+def update(e: Floats, tick: NDArray[np.int64], p: Floats, alarmed: Direction, n: float | Floats, x: Floats) -> Floats:
     """One tick of K processes.
 
     Args:
@@ -26,10 +27,11 @@ def update(e: Floats, tick: NDArray[np.int64], p: Floats, alarmed: Direction, n:
         tick: [K] ticks since each process started, from 1.
         p: [K] boundary of the alarm's null.
         alarmed: direction of the alarms; evidence of recovery points the other way.
-        n: requests in the tick.
+        n: requests in the tick, of each process where they differ.
         x: [K] requests among them that fired.
     """
     back: Direction = "down" if alarmed == "up" else "up"
     weight = 1.0 / (tick * (tick + 1.0))
     every = np.arange(e.shape[1])
-    return esr.update(e + weight, 0.0, n, esr.log_normaliser(p, back), esr.log_odds(back), every, x)
+    log_norm, lam = esr.log_normaliser(p, back, ODDS_RATIOS), esr.log_odds(back, ODDS_RATIOS)
+    return esr.update(e + weight, 0.0, n, log_norm, lam, every, x)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from stream_interp.encode.requests import LaneShape, Request, massive_tokens, moment_coordinates
 from stream_interp.records.window import SCORES
 
+ROUNDING = 1e-6  # an error share below it is float32 rounding, which differs between batch sizes and devices
 DENSE_BYTES = 256 * 1024 * 1024  # feature activations held at once, [tokens, d_sae] float32
 
 
@@ -228,7 +229,9 @@ def _scores(per_token: _PerToken, tokens: _Tokens, has_sae: bool) -> torch.Tenso
     columns = {
         "mean_sq_norm": _by_request(tokens, per_token.sq_norm, ordinary) / n_ordinary,
         "mahalanobis_sq": none,
-        "error_share": _by_request(tokens, per_token.err_sq, ordinary) / target_sq if has_sae else none,
+        "error_share": (_by_request(tokens, per_token.err_sq, ordinary) / target_sq).clamp_min(ROUNDING)
+        if has_sae
+        else none,
         "l0": _by_request(tokens, per_token.l0, unit) / n_unit if has_sae else none,
         "massive_share": _by_request(tokens, tokens.massive, unit) / n_unit,
     }
@@ -243,7 +246,7 @@ def _mahalanobis(items: Sequence[tuple[LaneShape, Request]], tokens: _Tokens) ->
     mean = total.index_add_(0, tokens.request[ordinary], tokens.x[ordinary].double()) / n[:, None]
     distance = np.full(len(items), np.nan, np.float32)
     for shape in {id(shape): shape for shape, _ in items}.values():  # a handful of lanes
-        if shape.mean is not None and shape.whitening is not None:
+        if shape.mean is not None and shape.whitening is not None and len(shape.whitening):
             rows = np.array([i for i, (s, _) in enumerate(items) if s is shape])
             centred = moment_coordinates(mean[rows], shape.lane) - shape.mean.to(mean.device)
             distance[rows] = (centred @ shape.whitening.to(mean.device).T).square().sum(1).float().cpu().numpy()

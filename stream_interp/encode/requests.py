@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from stream_interp.records.lane import Lane
 from stream_interp.records.window import FIT
 
 MOMENT_COORDINATES = 1_024  # beyond so many dimensions, moments live in fixed random projections
+PROJECTIONS_KEPT = 32  # 16 MB each at d_in 4,096; site names are the producers', so without a bound they fill memory
 MASSIVE_SHARE = 0.9  # of ‖x‖² in one coordinate; on real activations massive tokens start at 0.915, others end at 0.848
 MASSIVE_MIN_D_IN = 256
 
@@ -90,16 +92,13 @@ def massive_tokens(x: torch.Tensor, rule: str) -> torch.Tensor:
 def moment_coordinates(x: torch.Tensor, lane: Lane) -> torch.Tensor:
     """`x` [n, d_in] in r = min(d_in, 1,024) coordinates [n, r]: itself, or random projections seeded by the site."""
     d_in = x.shape[1]
-    return x if d_in <= MOMENT_COORDINATES else x @ _projections(lane, d_in).to(x)
+    if d_in <= MOMENT_COORDINATES:
+        return x
+    return x @ _projections(f"{lane.tenant}/{lane.model_id}/{lane.hook_name}", d_in).to(x)
 
 
-_PROJECTIONS: dict[tuple[str, int], torch.Tensor] = {}
-
-
-def _projections(lane: Lane, d_in: int) -> torch.Tensor:
-    site = f"{lane.tenant}/{lane.model_id}/{lane.hook_name}"
-    if (site, d_in) not in _PROJECTIONS:
-        seed = int.from_bytes(hashlib.sha256(site.encode()).digest()[:8], "big")
-        normal = np.random.Generator(np.random.Philox(seed)).standard_normal((d_in, MOMENT_COORDINATES), np.float32)
-        _PROJECTIONS[site, d_in] = torch.from_numpy(normal / np.sqrt(np.float32(MOMENT_COORDINATES)))
-    return _PROJECTIONS[site, d_in]
+@lru_cache(maxsize=PROJECTIONS_KEPT)
+def _projections(site: str, d_in: int) -> torch.Tensor:
+    seed = int.from_bytes(hashlib.sha256(site.encode()).digest()[:8], "big")
+    normal = np.random.Generator(np.random.Philox(seed)).standard_normal((d_in, MOMENT_COORDINATES), np.float32)
+    return torch.from_numpy(normal / np.sqrt(np.float32(MOMENT_COORDINATES)))

@@ -41,7 +41,7 @@ class ScoreDrift(Struct, frozen=True, kw_only=True):
     log_e: float
     log_threshold: float
     baseline_median: float
-    now_median: float
+    now_median: float | None  # of recent requests; None where the score was not available in any
     detected_request: int
 
 

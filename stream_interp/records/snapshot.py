@@ -189,11 +189,12 @@ def _check_floats(name: str, array: NDArray[np.generic], n: int) -> None:
         raise InvalidSnapshot("empty", f"{name} without tokens", "at least one token")
     if array.shape[0] != n:
         raise InvalidSnapshot("length_mismatch", f"{name} {list(array.shape)} beside {n} tokens", f"[{n}, d_out]")
-    if _has_non_finite(array):
+    if has_non_finite(array):
         raise InvalidSnapshot("non_finite", f"NaN, infinity or |x| > {MAX_VALUE:g} in {name}", "finite numbers")
 
 
-def _has_non_finite(array: NDArray[np.generic]) -> bool:
+def has_non_finite(array: NDArray[np.generic]) -> bool:
+    """NaN, infinity, or beyond MAX_VALUE; `array` float16 or float32."""
     if array.dtype == np.float16:  # exponent bits all ones; numpy converts float16 one by one, bits are 20× faster
         return bool(((array.view(np.uint16) & 0x7C00) == 0x7C00).any())
     return not bool((np.abs(array) <= MAX_VALUE).all())  # false for NaN, too

@@ -8,10 +8,19 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from stream_interp.detect.step import apply_baseline, go_blind, new_lane, step
+from stream_interp.detect import armed as armed_tests
+from stream_interp.detect.armed import ScoreCrossing
+from stream_interp.detect.incident import Crossings, crossings, opened_or_joined
+from stream_interp.detect.step import apply_baseline, go_blind, incident_id, new_lane, step
 from stream_interp.detect.view import status_of
+from stream_interp.drift import recovery
+from stream_interp.encode.requests import Request
 from stream_interp.records.alert import Position
+from stream_interp.records.control import make_control
+from stream_interp.records.envelope import read_json
 from stream_interp.records.lane import Lane
+from stream_interp.records.status import Status, encode_status
+from stream_interp.records.window import Window
 from stream_interp.settings import DriftSettings
 from tests.detect.lanes import D_SAE, LANE, SETTINGS, Driver, requests, windows
 
@@ -154,7 +163,11 @@ def test_a_fast_clock_is_an_integrity_error_until_it_stops(armed: Driver) -> Non
     assert [a.transition for a in wrong.alerts] == ["integrity_error"]
     assert wrong.state.closed_at_ms == append_ms  # it cannot deafen the lane
     assert status_of(wrong.state, 0, 0).state == "integrity_error"
-    right = step(wrong.state, window, position, append_ms)
+    among = step(wrong.state, window, position, append_ms + 1_000)  # of another ENCODE, whose clock is right
+    assert among.alerts == ()
+    assert status_of(among.state, 0, 0).state == "integrity_error"
+    assert step(among.state, fast, position, append_ms + 2_000).alerts == ()  # said once, not with every window
+    right = step(among.state, window, position, append_ms + 61_000)
     assert [a.transition for a in right.alerts] == ["integrity_restored"]
     assert status_of(right.state, 0, 0).state == "ok"
 
@@ -204,3 +217,103 @@ def test_a_baseline_that_is_not_one_distribution_is_refused() -> None:
     status = status_of(driver.state, 0, 0)
     assert status.state == "integrity_error"
     assert "not stationary" in status.reason
+
+
+def outliers(rng: np.random.Generator, n: int, share: float) -> list[Request]:
+    """Null requests, a share of them three times as large."""
+    factors = np.where(rng.random(n) < share, 3, 1).astype(np.float32)
+    return [replace(r, acts=r.acts * k) for r, k in zip(requests(rng, n), factors, strict=True)]
+
+
+@pytest.mark.parametrize("seed", [100, 104])
+def test_rare_outliers_that_go_on_do_not_pass_for_recovered(seed: int) -> None:
+    """They move the highest ranks alone; that the lower ones look normal is no recovery."""
+    driver = Driver()
+    driver.learn(np.random.default_rng(seed - 100))
+    transitions = driver.feed(outliers(np.random.default_rng(seed), 4_000, 0.05))
+    assert transitions[0] == "opened"
+    assert "resolved" not in transitions
+
+
+def test_scores_that_are_missing_are_no_evidence_of_recovery(armed: Driver) -> None:
+    driver, rng = copy_of(armed), np.random.default_rng(20)
+    driver.feed(requests(rng, 60, shift=1.0))
+    assert driver.state.incident is not None
+    before = driver.state.incident.scores
+    for window in windows(requests(rng, 800), driver.shape, 8, driver.offset):
+        arrays = {**window.arrays, "request_scores": np.full_like(window.arrays["request_scores"], np.nan)}
+        position = Position(partition=0, offset=window.header.cut.b - 1)
+        result = step(driver.state, Window(window.header, arrays), position, window.header.closed_at_ms)
+        driver.state = result.state
+        assert all(alert.transition != "resolved" for alert in result.alerts)
+    after = driver.state.incident.scores
+    assert (after.e.mean(axis=0) < recovery.RECOVERING).all()
+    assert len(before.index)
+    status = status_of(driver.state, 0, 0)
+    assert {score.now_median for score in status.incident.scores} == {None}  # type: ignore[union-attr]
+    assert read_json(encode_status(status).value, Status) == status  # JSON has no NaN
+
+
+def test_health_that_crosses_in_an_open_incident_makes_it_critical(armed: Driver) -> None:
+    tests, evidence = armed.state.tests, armed.state.evidence
+    assert tests is not None
+    assert evidence is not None
+    a_weeks = armed_tests.score_thresholds(tests)
+
+    def crossed(*rows: int) -> Crossings:
+        peak = np.zeros(len(a_weeks))
+        peak[list(rows)] = 2 * a_weeks[list(rows)]
+        cells = np.broadcast_to((peak >= a_weeks)[:, None], tests.scores.thresholds.shape)
+        return crossings(tests, evidence, ScoreCrossing(evidence, peak, cells * peak[:, None], (peak > 0).astype(int)))
+
+    window, health = armed.windows[-1], [i for i, t in enumerate(armed_tests.SCORE_TESTS) if t.group == "health"]
+    first = opened_or_joined(None, crossed(*health[1:3]), tests, evidence, 10, 0, window, 1)
+    assert first is not None
+    assert first.severity == "warning"  # one group, and nothing was open before
+    again = opened_or_joined(first, crossed(*health[1:3]), tests, evidence, 18, 0, window, 1)
+    assert again is not None
+    assert again.severity == "warning"  # nothing new
+    later = opened_or_joined(again, crossed(health[0]), tests, evidence, 26, 0, window, 1)
+    assert later is not None
+    assert later.severity == "critical"
+
+
+def test_a_new_baseline_ends_the_incident_that_the_old_one_judged(armed: Driver) -> None:
+    driver = copy_of(armed)
+    driver.feed(requests(np.random.default_rng(21), 100, shift=1.0))
+    opened = driver.state.incident
+    assert opened is not None
+    assert driver.state.baseline is not None
+    header = structs.replace(driver.state.baseline.header, version=driver.state.baseline.header.version + 1)
+    record = make_control("baseline", header, driver.state.baseline.arrays, "operator", "accepted")
+    result = apply_baseline(driver.state, record, SETTINGS.drift, Position(partition=0, offset=driver.offset))
+    assert [a.transition for a in result.alerts] == ["resolved"]
+    assert result.alerts[0].incident_id == incident_id(LANE, opened.number)
+    assert status_of(result.state, 0, 0).state == "ok"
+
+
+def test_time_passes_in_windows_without_a_counted_request(armed: Driver) -> None:
+    driver = copy_of(armed)
+    driver.state = replace(driver.state, settings=structs.replace(SETTINGS, drift=DriftSettings(clock="closed_at")))
+    start = driver.state
+    driver.feed(requests(np.random.default_rng(22), 40, tokens=1))
+    assert driver.state.weeks > start.weeks
+    earned = driver.state.evidence.scores - start.evidence.scores  # type: ignore[union-attr]
+    np.testing.assert_allclose(earned, driver.state.weeks - start.weeks)
+
+
+def test_a_lane_whose_tokens_are_all_massive_keeps_its_other_tests() -> None:
+    """No ordinary token, so no moments, no norm, no Mahalanobis: those tests stay unarmed, and nothing breaks."""
+    lane = Lane(model_id="m", hook_name="h")
+    driver = Driver(lane, sae=None)
+    for _ in range(2):
+        driver.shape = replace(driver.shape, massive="norm:0.001")
+        driver.feed(requests(np.random.default_rng(23), 480))
+    driver.shape = replace(driver.shape, massive="norm:0.001")
+    driver.feed(requests(np.random.default_rng(24), 480))
+    assert driver.state.phase == "armed"
+    assert driver.state.tests is not None
+    assert set(driver.state.tests.thresholds) == {"health"}
+    status = status_of(driver.state, 0, 0)
+    assert status.health.massive_share == 1.0
+    assert read_json(encode_status(status).value, Status) == status

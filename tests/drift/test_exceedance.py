@@ -43,8 +43,28 @@ def test_small_sets_leave_ranks_out_and_unknown_scores_unarmed() -> None:
     tests = exceedance.build(scores, [(0, 1), (0, -1), (1, 1)], 1e-4)
     assert tests.armed.tolist() == [True, True, False]
     assert tests.usable[0].tolist() == [True, True, True, False, False]
-    assert tests.thresholds[0, 0] == 59
+    assert tests.thresholds[0, 0] == 59 * (1 + exceedance.TIE)
     assert tests.thresholds[1, 0] == 0  # sign·score: the smallest score
+
+
+def test_rounding_of_one_and_the_same_score_exceeds_nothing() -> None:
+    """Another batch size or device sums in another order: a constant score must not alarm by its last bits."""
+    one = np.float32(0.3)
+    tests = exceedance.build(np.full((500, 1), one, np.float32), [(0, 1), (0, -1)], 1e-4)
+    last_bits = np.array([[one + 8 * np.spacing(one)], [one - 8 * np.spacing(one)]], np.float32)
+    assert not exceedance.exceeds(tests, last_bits).any()
+    assert exceedance.exceeds(tests, np.array([[0.31]], np.float32))[0, 0, 0]
+
+
+def test_infinite_calibration_scores_count() -> None:
+    """One in twenty requests has an infinite score (error share of all-zero activations): live ones are no news."""
+    rng = np.random.default_rng(3)
+    scores = rng.standard_normal((1_200, 1)).astype(np.float32)
+    scores[::20] = np.inf
+    tests = exceedance.build(scores, [(0, 1)], 1e-5)
+    rates = exceedance.exceeds(tests, scores)[:, 0].mean(axis=0)
+    assert not tests.usable[0, 0]
+    assert (rates[tests.usable[0]] <= tests.null_rates[0][tests.usable[0]]).all()
 
 
 def test_ties_and_nan_exceed_nothing() -> None:

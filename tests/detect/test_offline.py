@@ -1,0 +1,82 @@
+"""Learning from a file and replaying one: the same lane as on Kafka, whatever the lengths of the requests."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from stream_interp import offline
+from stream_interp.encode.requests import shape_of
+from stream_interp.errors import UsageError
+from stream_interp.records.control import read_projector
+from tests.detect.lanes import D_IN, LANE, SAE, SETTINGS, TOKENS
+
+
+def write(
+    path: Path, lengths: Sequence[int], *, shift: float = 0.0, seed: int = 1, special: Sequence[int] = ()
+) -> Path:
+    """Requests of so many standard normal tokens; all tokens of the requests in `special` are not counted."""
+    ids = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+    acts = np.random.default_rng(seed).standard_normal((len(ids), D_IN)).astype(np.float32) + np.float32(shift)
+    save_file({"acts": acts, "request_id": ids, "special_mask": np.isin(ids, special)}, path)
+    return path
+
+
+def learn(path: Path) -> offline.Learnt:
+    return offline.learn(path, LANE, SAE, SETTINGS.drift, version=1_000)
+
+
+def test_short_requests_of_a_file_are_left_out_of_its_baseline(tmp_path: Path) -> None:
+    lengths = np.random.default_rng(2).integers(3, 40, 600)
+    learnt = learn(write(tmp_path / "base", lengths.tolist()))
+    header, unit = learnt.state.baseline.header, read_projector(learnt.projector)[0].unit_tokens  # type: ignore[union-attr]
+    assert header.fit_requests == 120
+    assert header.requests == (lengths[120:] >= unit).sum()
+    assert header.too_short == (lengths[120:] < unit).sum() > 20
+    shape = shape_of(LANE, read_projector(learnt.projector))
+    null = write(tmp_path / "null", lengths[::-1].tolist(), seed=3)
+    assert offline.replay(null, learnt.state, shape, SAE).alerts == []
+    drift = write(tmp_path / "drift", lengths[::-1].tolist(), shift=1.0, seed=4)
+    run = offline.replay(drift, learnt.state, shape, SAE)
+    assert run.alerts[0][1].transition == "opened"
+    listed = run.state.incident.up, run.state.incident.down  # type: ignore[union-attr]
+    assert len(run.detections) == sum(len(tests.index) for tests in listed)  # each once, in either direction
+
+
+def test_requests_without_a_counted_token_do_not_hold_up_the_phases(tmp_path: Path) -> None:
+    learnt = learn(write(tmp_path / "base", [TOKENS] * 600, special=[5, 300]))
+    assert learnt.state.phase == "armed"
+    assert learnt.state.reasons == {"too_short": 2}
+    assert learnt.state.baseline.header.fit_requests == 119  # type: ignore[union-attr]
+    assert learnt.state.baseline.header.requests == 479  # type: ignore[union-attr]
+
+
+def test_too_few_requests_that_count_are_refused_by_name(tmp_path: Path) -> None:
+    path = write(tmp_path / "base", [TOKENS] * 60, special=range(20, 60))
+    with pytest.raises(UsageError, match=re.escape("too few count (8 in calibrate; 40 too_short)")):
+        learn(path)
+
+
+@pytest.mark.parametrize("row", [10, 3_000])
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e16])
+def test_values_that_are_not_finite_are_refused_by_request(tmp_path: Path, row: int, value: float) -> None:
+    ids = np.repeat(np.arange(600, dtype=np.int32), TOKENS)
+    acts = np.random.default_rng(5).standard_normal((len(ids), D_IN)).astype(np.float32)
+    acts[row, 3] = value
+    save_file({"acts": acts, "request_id": ids}, tmp_path / "base")
+    with pytest.raises(UsageError, match=f"request {row // TOKENS}: NaN, infinity"):
+        learn(tmp_path / "base")
+
+
+def test_the_order_of_a_file_is_judged(tmp_path: Path) -> None:
+    calm = np.random.default_rng(6).standard_normal((600 * TOKENS, D_IN)).astype(np.float32)
+    calm[len(calm) * 2 // 3 :] += 1
+    ids = np.repeat(np.arange(600, dtype=np.int32), TOKENS)
+    save_file({"acts": calm, "request_id": ids}, tmp_path / "base")
+    with pytest.raises(UsageError, match="not stationary"):
+        learn(tmp_path / "base")
