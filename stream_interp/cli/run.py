@@ -16,6 +16,8 @@ from stream_interp.cli.configuration import load_settings
 from stream_interp.cli.options import BootstrapOption, ConfigOption, RedisOption, SetOption, flags
 from stream_interp.cli.output import notice
 
+_READY_POLL_S = 0.1
+
 SaeOption = Annotated[
     Path | None,
     typer.Option("--sae", metavar="DIR", help="Encode every site with this SAE. [setting: [[sites]], one per site]"),
@@ -63,11 +65,18 @@ def run(
 
     settings = load_settings(config, flags(sets, bootstrap=bootstrap, redis_url=redis_url, sites=one_site(sae)))
     with stopped_by_signals() as stop:
-        run_together([Encode(settings, notice).run, Detect(settings, notice).run], stop)
+        detector, encoder = Detect(settings, notice), Encode(settings, notice)
+        run_together([(detector.run, detector.ready), (encoder.run, None)], stop)
 
 
-def run_together(loops: Sequence[Callable[[threading.Event], None]], stop: threading.Event) -> None:
-    """Runs each loop in a thread until all have ended. The first that raises stops the others; its error is raised."""
+def run_together(
+    loops: Sequence[tuple[Callable[[threading.Event], None], threading.Event | None]], stop: threading.Event
+) -> None:
+    """Runs each loop in a thread until all have ended. The first that raises stops the others; its error is raised.
+
+    A loop with an event is ready once that is set; the next starts then, so that the windows of a new lane do not
+    come before the marker of the baseline that waits for it.
+    """
     errors: list[BaseException] = []
 
     def guarded(loop: Callable[[threading.Event], None]) -> None:
@@ -78,9 +87,11 @@ def run_together(loops: Sequence[Callable[[threading.Event], None]], stop: threa
         finally:
             stop.set()
 
-    threads = [threading.Thread(target=guarded, args=(loop,)) for loop in loops]
-    for thread in threads:
+    threads = [threading.Thread(target=guarded, args=(loop,)) for loop, _ in loops]
+    for thread, (_, ready) in zip(threads, loops, strict=True):
         thread.start()
+        while ready is not None and not ready.wait(_READY_POLL_S) and not stop.is_set():
+            pass
     for thread in threads:
         thread.join()
     if errors:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,8 @@ from stream_interp.records.window import Window, decode_window
 
 MISSING_BASELINE, UNREADABLE_BASELINE = "missing_baseline", "unreadable_baseline"
 _UNUSABLE = (IntegrityError, KeyError, IndexError, TypeError, ValueError)  # what a record that lies can lead to
+
+log = logging.getLogger(__name__)
 
 FindBaseline = Callable[[Marker], Versioned | None]
 
@@ -111,6 +114,7 @@ class WindowsPartition:
             if isinstance(item, Window):
                 told.windows.add((self.number, state.lane.lane_id))
         except _UNUSABLE:
+            log.warning("record %s/%s cannot be used", self.number, record.offset, exc_info=True)
             self.counters["unreadable_records"] += 1
             state = self.lanes.get((record.key or b"").decode(errors="replace"))
             if state is None:

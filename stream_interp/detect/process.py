@@ -47,7 +47,6 @@ log = logging.getLogger(__name__)
 WINDOWS, STATE, CONTROL = "interp.windows", "interp.state", "interp.control"
 ALERTS, ALERT_STATE, STATUS = "interp.alerts", "interp.alert-state", "interp.status"
 POLL_S, POLL_RECORDS = 0.2, 100
-SETTLE_S = 2.0  # after an assignment, before a lane may seem silent or a marker missing
 CONTROL_WAIT_S = 5.0  # a marker may be read before the control record behind it
 
 
@@ -87,7 +86,8 @@ class Detect:
         self._reader = GroupReader(kafka, "detect", WINDOWS, self._start, self._stop)
         self._n_partitions = self._reader.count_partitions()
         now_s = time.monotonic()
-        self._status_due_s, self._checkpoint_due_s, self._settled_s = now_s, now_s + settings.checkpoint.interval_s, 0.0
+        self._status_due_s, self._checkpoint_due_s = now_s, now_s + settings.checkpoint.interval_s
+        self.ready = threading.Event()  # our partitions are read to their ends, baselines that waited are marked
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop` is set; then every changed lane is checkpointed and the group is left.
@@ -116,11 +116,13 @@ class Detect:
         now_s, at_end = time.monotonic(), len(records) < POLL_RECORDS
         for partition, lane_id in told.windows:
             self._owned[partition].watch.saw_window(lane_id, now_s)
-        markers = self._due_markers(now_s) if at_end and now_s >= self._settled_s else []
+        markers = self._due_markers(now_s)
         all_due, checkpoint_due = now_s >= self._status_due_s, now_s >= self._checkpoint_due_s
         statuses = self._statuses(told.changed, at_end, everything=all_due)
         if told.partitions or markers or statuses or checkpoint_due:
             self._commit(told, markers, statuses, checkpoint=checkpoint_due)
+        if self._reader.assigned and all(self._reader.has_reached_end(p) for p in self._owned):
+            self.ready.set()
         if all_due:
             self._status_due_s = now_s + self._settings.status.interval_s
         if checkpoint_due:
@@ -175,15 +177,17 @@ class Detect:
         return statuses
 
     def _due_markers(self, now_s: float) -> list[tuple[int, Marker]]:
+        """Of partitions read to their end: before it, a marker may already lie there."""
         due = list[tuple[int, Marker]]()
+        at_end = {p: owned for p, owned in self._owned.items() if self._reader.has_reached_end(p)}
         for newest in self._baselines.newest():
             lane_id = newest.manifest.lane.lane_id
-            owned = self._owned.get(partition_of(lane_id, self._n_partitions))
+            owned = at_end.get(partition_of(lane_id, self._n_partitions))
             if owned is not None and owned.windows.caught_up:
                 state = owned.windows.lanes.get(lane_id)
                 if marker := owned.watch.baseline_marker(state, newest, self._settings.drift):
                     due.append((owned.windows.number, marker))
-        for p, owned in self._owned.items():
+        for p, owned in at_end.items():
             if owned.windows.caught_up:
                 due += [(p, m) for m in owned.watch.blind_markers(owned.windows, self._settings, now_s, _now_ms())]
         return due
@@ -197,9 +201,7 @@ class Detect:
         start = start_of(saved, done, assigned.low, assigned.high, f"{kafka.topic_prefix}{WINDOWS}/{p}")
         settings = DetectSettings(drift=self._settings.drift, baseline_requests=self._settings.baseline.requests)
         windows = WindowsPartition(p, saved.states, start, done, settings)
-        now_s = time.monotonic()
-        self._owned[p] = Owned(windows, Checkpoints(saved), LaneWatch(now_s))
-        self._settled_s = now_s + SETTLE_S
+        self._owned[p] = Owned(windows, Checkpoints(saved), LaneWatch(time.monotonic()))
         lanes = len(saved.states)
         self._say(f"partition {p}: {lanes} lanes restored, reads from {start}, replays silently to {done}")
         for state in saved.states:

@@ -64,7 +64,9 @@ class GroupReader:
         self._on_start, self._on_stop = on_start, on_stop
         self._starts: dict[int, int] = {}  # our partitions → where they started
         self._fresh: set[int] = set()  # started during the poll that is going on
-        config = client.consumer_config(kafka, group, on_error=self._faults)
+        self._read_to_end: set[int] = set()
+        self.assigned = False  # the group has given us our share, which may be nothing
+        config = client.consumer_config(kafka, group, on_error=self._faults, enable_partition_eof=True)
         if "group.protocol" not in kafka.librdkafka:
             config.setdefault("partition.assignment.strategy", "cooperative-sticky")
         self.consumer: Consumer = client.consumer(config)
@@ -74,6 +76,10 @@ class GroupReader:
     def partitions(self) -> list[int]:
         """Ours, now."""
         return sorted(self._starts)
+
+    def has_reached_end(self, partition: int) -> bool:
+        """Everything that was in the log when the partition became ours has been read, and whatever came after once."""
+        return partition in self._read_to_end
 
     def count_partitions(self) -> int:
         """Of the topic. Raises DependencyUnreachable."""
@@ -104,6 +110,7 @@ class GroupReader:
         """After an abort: our partitions (or some) start again from what is committed."""
         wanted = self.partitions if partitions is None else list(partitions)
         for partition in wanted:
+            self._read_to_end.discard(partition)
             self._on_stop(partition)
         for assigned in self._committed(wanted):
             self._starts[assigned.partition] = self._on_start(assigned)
@@ -117,11 +124,13 @@ class GroupReader:
         starts = {a.partition: self._on_start(a) for a in self._committed([p.partition for p in partitions])}
         self._starts |= starts
         self._fresh |= starts.keys()
+        self.assigned = True
         consumer.incremental_assign([TopicPartition(self._topic, p, at) for p, at in starts.items()])
 
     def _revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         for p in partitions:
             self._starts.pop(p.partition, None)
+            self._read_to_end.discard(p.partition)
             self._on_stop(p.partition)
 
     def _committed(self, partitions: list[int]) -> list[Assigned]:
@@ -157,3 +166,5 @@ class GroupReader:
         elif error.code() != KafkaError._PARTITION_EOF:
             raise_if_refused(error, self._topic, self._address)
             log.warning("%s: %s; going on", self._topic, error.str())
+        elif partition in self._starts and partition not in self._fresh:
+            self._read_to_end.add(partition)

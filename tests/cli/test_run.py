@@ -21,7 +21,7 @@ def test_the_error_of_one_loop_stops_the_other_and_is_raised() -> None:
         ended.set()
 
     with pytest.raises(IntegrityError, match="too old"):
-        run_together([waits, fails], threading.Event())
+        run_together([(waits, None), (fails, None)], threading.Event())
     assert ended.is_set()
 
 
@@ -33,5 +33,29 @@ def test_both_end_when_asked() -> None:
         ended.append(1)
 
     threading.Timer(0.05, stop.set).start()
-    run_together([loop, loop], stop)
+    run_together([(loop, None), (loop, None)], stop)
     assert ended == [1, 1]
+
+
+def test_the_next_starts_once_the_one_before_is_ready() -> None:
+    stop, ready, order = threading.Event(), threading.Event(), list[str]()
+
+    def first(stop: threading.Event) -> None:
+        stop.wait(0.3)
+        order.append("first")
+        ready.set()
+        stop.wait(10)
+
+    def second(_: threading.Event) -> None:
+        order.append("second")
+
+    run_together([(first, ready), (second, None)], stop)
+    assert order == ["first", "second"]
+
+
+def test_one_that_never_gets_ready_does_not_keep_the_rest_from_ending() -> None:
+    def fails(_: threading.Event) -> None:
+        raise IntegrityError("refused")
+
+    with pytest.raises(IntegrityError, match="refused"):
+        run_together([(fails, threading.Event()), (lambda _: None, None)], threading.Event())
