@@ -111,11 +111,14 @@ def _stream_report(path: Path, run: Any) -> dict[str, Any]:
 
 
 def _incident_report(story: list[tuple[int, Any]]) -> dict[str, Any]:
-    """An incident as its last alert of this stream has it, and all its alerts."""
-    last = story[-1][1]
+    """An incident as its last alert of this stream has it, and all its alerts.
+
+    With --continue it may have opened before this stream: then `opened_request` is 0 or less.
+    """
+    request, last = story[-1]
     return {
         "severity": last.severity,
-        "opened_request": story[0][0],
+        "opened_request": request - (last.request - last.opened_request),
         "cause_hint": last.cause_hint,
         "features": [d.feature for d in last.features],
         "features_drifted": last.features_drifted,

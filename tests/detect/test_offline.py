@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ import pytest
 from safetensors.numpy import save_file
 
 from stream_interp import offline
+from stream_interp.cli.backtest import _incident_report
 from stream_interp.encode.requests import shape_of
 from stream_interp.errors import UsageError
 from stream_interp.records.control import read_projector
-from tests.detect.lanes import D_IN, LANE, SAE, SETTINGS, TOKENS
+from tests.detect.lanes import D_IN, LANE, SAE, SETTINGS, TOKENS, Driver, requests
 
 
 def write(
@@ -80,3 +82,37 @@ def test_the_order_of_a_file_is_judged(tmp_path: Path) -> None:
     save_file({"acts": calm, "request_id": ids}, tmp_path / "base")
     with pytest.raises(UsageError, match="not stationary"):
         learn(tmp_path / "base")
+
+
+def test_an_incident_of_the_stream_before_opened_before_this_one(tmp_path: Path) -> None:
+    learnt = learn(write(tmp_path / "base", [TOKENS] * 600))
+    shape = shape_of(LANE, read_projector(learnt.projector))
+    first = offline.replay(write(tmp_path / "drift", [TOKENS] * 100, shift=1.0, seed=7), learnt.state, shape, SAE)
+    opened = first.alerts[0][0]
+    assert _incident_report(first.alerts)["opened_request"] == opened
+    second = offline.replay(write(tmp_path / "null", [TOKENS] * 3_000, seed=8), first.state, shape, SAE)
+    assert [alert.transition for _, alert in second.alerts] == ["resolved"]
+    assert _incident_report(second.alerts)["opened_request"] == opened - 100
+
+
+def test_step_writes_to_nothing_that_it_is_given() -> None:
+    """Arrays of every state are made read-only: through fit, calibrate, an incident and its end."""
+    driver, rng = Driver(), np.random.default_rng(9)
+    for items in (requests(rng, 120), requests(rng, 480), requests(rng, 60, shift=1.0), requests(rng, 2_500)):
+        for start in range(0, len(items), 8):
+            _freeze(driver.state)
+            driver.feed(items[start : start + 8])
+    assert driver.state.phase == "armed"
+    assert driver.state.incidents == 1
+    assert driver.state.incident is None
+
+
+def _freeze(value: object) -> None:
+    if isinstance(value, np.ndarray):
+        value.flags.writeable = False
+    elif is_dataclass(value):
+        for name in value.__dataclass_fields__:
+            _freeze(getattr(value, name))
+    elif isinstance(value, dict | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            _freeze(item)
