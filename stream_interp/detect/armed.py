@@ -105,7 +105,7 @@ def build(baseline: BaselineHeader, arrays: Arrays, settings: DriftSettings) -> 
              for group in ("t0", "health")}  # fmt: skip
     armed["features"] = int(up.armed.sum() + down.armed.sum())
     a_weeks = budget.thresholds(armed, settings.false_alarms_per_week)
-    ratio = _detectable_ratio((fired + 0.5) / (n + 1), up, down, a_weeks.get("features", np.inf), settings)
+    ratio = _detectable_ratio(np.maximum(fired, 0.5) / max(n, 1), up, down, a_weeks.get("features", np.inf), settings)
     medians = {name: value for i, name in enumerate(SCORES) if (value := median(scores[:, i])) is not None}
     return Tests({"up": up, "down": down}, exceed, fired / max(n, 1), a_weeks, medians, ratio)
 
@@ -124,7 +124,7 @@ def _rate_tests(direction: Direction, p: Floats, at_least: float = 0.0) -> RateT
 
 def _detectable_ratio(rate: Floats, up: RateTests, down: RateTests, a_weeks: float, settings: DriftSettings) -> Floats:
     """Smallest ratio whose expected log evidence in sla_requests reaches the threshold, by Wald's approximation."""
-    needed = np.log(a_weeks * settings.requests_per_week) / settings.sla_requests
+    needed = np.log(len(esr.ODDS_RATIOS) * a_weeks * settings.requests_per_week) / settings.sla_requests
     best = np.full(len(rate), np.inf)
     for ratio in (1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 40.0, 64.0):
         for tests, now in ((up, np.minimum(rate * ratio, 1.0)), (down, rate / ratio)):

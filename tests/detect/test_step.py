@@ -13,7 +13,8 @@ from stream_interp.detect.armed import ScoreCrossing
 from stream_interp.detect.incident import Crossings, crossings, opened_or_joined
 from stream_interp.detect.step import apply_baseline, go_blind, incident_id, new_lane, step
 from stream_interp.detect.view import status_of
-from stream_interp.drift import recovery
+from stream_interp.drift import esr, recovery
+from stream_interp.drift.intervals import clopper_pearson
 from stream_interp.encode.requests import Request
 from stream_interp.records.alert import Position
 from stream_interp.records.control import make_control
@@ -317,3 +318,23 @@ def test_a_lane_whose_tokens_are_all_massive_keeps_its_other_tests() -> None:
     status = status_of(driver.state, 0, 0)
     assert status.health.massive_share == 1.0
     assert read_json(encode_status(status).value, Status) == status
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("fired", [1, 2, 5, 20, 100, 400])
+def test_a_feature_said_to_be_covered_is_seen_at_the_ratio_that_is_said(fired: int) -> None:
+    """In most of 100 runs within `sla_requests`, whichever direction the ratio is of."""
+    settings, n, runs, rng = DriftSettings(clock="requests"), 1_200, 100, np.random.default_rng(fired)
+    low, high = clopper_pearson(np.full(runs, fired), n, 1e-7)
+    tests = [armed_tests._rate_tests("up", high * 1.2), armed_tests._rate_tests("down", low / 1.2)]
+    rate, a_weeks = np.full(runs, fired / n), 9_000.0
+    ratio = armed_tests._detectable_ratio(rate, tests[0], tests[1], a_weeks, settings)[0]
+    seen = np.zeros(runs, bool)
+    for direction, now in zip(tests, (rate * ratio, rate / ratio), strict=True):
+        m = np.zeros((len(esr.ODDS_RATIOS), runs))
+        for _ in range(settings.sla_requests if direction.armed[0] and np.isfinite(ratio) else 0):
+            hit = np.flatnonzero(rng.random(runs) < now)
+            lam = esr.log_odds(direction.direction)
+            m = esr.update(m, 1 / settings.requests_per_week, 1, direction.log_norm, lam, hit, np.ones(len(hit)))
+            seen |= esr.value(m) >= a_weeks
+    assert np.isinf(ratio) or seen.mean() > 0.5
