@@ -13,8 +13,8 @@ from msgspec import structs
 
 from stream_interp.capture.files import ActivationFile, FileRequest, read_activation_file
 from stream_interp.detect import health
+from stream_interp.detect.alerts import feature_drifts
 from stream_interp.detect.health import HealthSums
-from stream_interp.detect.incident import feature_drifts
 from stream_interp.detect.learning import FIT_SHARE
 from stream_interp.detect.state import DetectSettings, LaneState
 from stream_interp.detect.step import StepResult, end_phase, new_lane, step

@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_interp.detect.armed import DIRECTIONS, SCORE_TESTS, Evidence, ScoreCrossing, Tests, median, score_thresholds
+from stream_interp.detect.armed import DIRECTIONS, SCORE_TESTS, Evidence, ScoreCrossing, Tests, score_thresholds
 from stream_interp.drift import esr, exceedance, recovery
 from stream_interp.drift.esr import Direction, Floats
-from stream_interp.records.alert import FeatureDrift, Group, ScoreDrift
-from stream_interp.records.window import SCORES, Window
+from stream_interp.records.alert import Group
+from stream_interp.records.window import Window
 
 CRITICAL_FACTOR = 20.0  # one test at 20·A makes an incident critical
-TOP_FEATURES = 20  # listed in alerts and status; the incident itself keeps all
 
 
 @dataclass(frozen=True)
@@ -201,51 +200,3 @@ def _score_recovery(listed: Listed, tests: Tests, window: Window) -> Listed:
     n, p = np.repeat(known, x.shape[1]).astype(np.float64), tests.scores.null_rates[listed.index]
     tick = listed.tick + 1
     return replace(listed, e=recovery.update(listed.e, tick, p.ravel(), "up", n, x.ravel()), tick=tick)
-
-
-def cause_hint(groups: tuple[Group, ...]) -> str:
-    """The likeliest cause class. T0 sees activations without the SAE: when it is silent, the SAE is to blame."""
-    if "t0" not in groups and "health" in groups:
-        return "sae_health"
-    return "data_shift"
-
-
-def feature_drifts(
-    incident: Incident, tests: Tests, evidence: Evidence, top: int | None = TOP_FEATURES
-) -> list[FeatureDrift]:
-    """The strongest listed features by their evidence; all of them with `top` None."""
-    drifts = []
-    log_a = float(np.log(tests.thresholds.get("features", np.inf)))
-    for direction in DIRECTIONS:
-        listed, moving = incident.listed(direction), evidence.rates[direction]
-        for row in np.argsort(-listed.log_e, kind="stable")[:top]:
-            feature = int(listed.index[row])
-            baseline = float(tests.rate_baseline[feature])
-            since = int(moving.n_since[feature])  # 0: nothing speaks for a change any more
-            now = float(moving.x_since[feature]) / since if since else baseline
-            drifts.append(
-                FeatureDrift(
-                    feature=feature, direction="new" if baseline == 0 else direction, log_e=float(listed.log_e[row]),
-                    log_threshold=log_a, rate_baseline=baseline, rate_now=now,
-                    detected_request=int(listed.request[row]),
-                )
-            )  # fmt: skip
-    return sorted(drifts, key=lambda d: -d.log_e)[:top]
-
-
-def score_drifts(incident: Incident, tests: Tests, recent: NDArray[np.float32]) -> list[ScoreDrift]:
-    """The listed scores; `recent` [n, S] are the latest requests' scores."""
-    a_weeks = score_thresholds(tests)
-    drifts = []
-    for row, k in enumerate(incident.scores.index):
-        test = SCORE_TESTS[k]
-        now = recent[:, SCORES.index(test.score)]
-        drifts.append(
-            ScoreDrift(
-                score=test.score, direction=test.direction, group=test.group, log_e=float(incident.scores.log_e[row]),
-                log_threshold=float(np.log(a_weeks[k])), baseline_median=tests.medians[test.score],
-                now_median=median(now),
-                detected_request=int(incident.scores.request[row]),
-            )
-        )  # fmt: skip
-    return drifts

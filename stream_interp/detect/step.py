@@ -11,19 +11,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from stream_interp.detect import armed, health, learning
-from stream_interp.detect.incident import (
-    Incident,
-    cause_hint,
-    crossings,
-    feature_drifts,
-    opened_or_joined,
-    recovered_or_not,
-    score_drifts,
-)
+from stream_interp.detect.alerts import incident_alert, lane_alert
+from stream_interp.detect.incident import Incident, crossings, opened_or_joined, recovered_or_not
 from stream_interp.detect.state import RECENT_REQUESTS, Baseline, DetectSettings, LaneState, no_scores
-from stream_interp.records.alert import Alert, Position, Severity, Transition, event_id
+from stream_interp.records.alert import Alert, Position, Transition
 from stream_interp.records.control import Versioned, read_baseline, read_projector
-from stream_interp.records.lane import Lane, digest
+from stream_interp.records.lane import Lane
 from stream_interp.records.window import FIT, Window
 from stream_interp.settings import DriftSettings
 
@@ -57,7 +50,7 @@ def apply_baseline(state: LaneState, baseline: Versioned, drift: DriftSettings, 
     settings = DetectSettings(drift=drift, baseline_requests=state.settings.baseline_requests)
     after, alerts = _sound_again(replace(state, settings=settings, position=position), state.closed_at_ms)
     if after.incident is not None:
-        alerts = (*alerts, _incident_alert(after, after.incident, "resolved"))
+        alerts = (*alerts, incident_alert(after, after.incident, "resolved"))
     return StepResult(_arm(after, Baseline(header, arrays)), alerts)
 
 
@@ -66,7 +59,7 @@ def fail(state: LaneState, fault: str, at_ms: int, position: Position) -> StepRe
     after = replace(state, fault=fault, position=position)
     if state.fault == fault:
         return StepResult(after)
-    return StepResult(after, (_lane_alert(after, "integrity_error", "critical", at_ms, fault),))
+    return StepResult(after, (lane_alert(after, "integrity_error", "critical", at_ms, fault),))
 
 
 def go_blind(state: LaneState, after_position: int, at_ms: int, position: Position) -> StepResult:
@@ -74,7 +67,7 @@ def go_blind(state: LaneState, after_position: int, at_ms: int, position: Positi
     if state.blind or state.position.offset > after_position:
         return StepResult(replace(state, position=position))
     after = replace(state, blind=True, position=position)
-    return StepResult(after, (_lane_alert(after, "blind", "critical", at_ms, "no_windows"),))
+    return StepResult(after, (lane_alert(after, "blind", "critical", at_ms, "no_windows"),))
 
 
 def step(state: LaneState, window: Window, position: Position, append_ms: int) -> StepResult:
@@ -102,13 +95,13 @@ def _seeing_again(state: LaneState, window: Window) -> tuple[LaneState, tuple[Al
     if not state.blind:
         return state, ()
     after = replace(state, blind=False)
-    return after, (_lane_alert(after, "seeing", "info", window.header.closed_at_ms, "windows_again"),)
+    return after, (lane_alert(after, "seeing", "info", window.header.closed_at_ms, "windows_again"),)
 
 
 def _sound_again(state: LaneState, at_ms: int) -> tuple[LaneState, tuple[Alert, ...]]:
     if not state.fault:
         return state, ()
-    alert = _lane_alert(state, "integrity_restored", "info", at_ms, state.fault)
+    alert = lane_alert(state, "integrity_restored", "info", at_ms, state.fault)
     return replace(state, fault=""), (alert,)
 
 
@@ -124,7 +117,7 @@ def _clock(state: LaneState, window: Window, append_ms: int) -> tuple[LaneState,
         return state, closed_at_ms, ()
     after = replace(state, clock_fault=fault)
     transition: Transition = "integrity_error" if fault else "integrity_restored"
-    alert = _lane_alert(after, transition, "critical" if fault else "info", closed_at_ms, "clock")
+    alert = lane_alert(after, transition, "critical" if fault else "info", closed_at_ms, "clock")
     return after, closed_at_ms, (alert,)
 
 
@@ -210,7 +203,7 @@ def _judge(state: LaneState, window: Window, scores: armed.ScoreCrossing) -> Ste
         was, recovered = recovered_or_not(was, state.tests, window)
     if was is not None and recovered:
         resolved = replace(state, incident=None, evidence=armed.no_evidence(state.tests))
-        return StepResult(resolved, (_incident_alert(state, was, "resolved", window.header.window_id),))
+        return StepResult(resolved, (incident_alert(state, was, "resolved", window.header.window_id),))
     found = crossings(state.tests, state.evidence, scores)
     now = opened_or_joined(
         was, found, state.tests, state.evidence, state.requests, state.closed_at_ms, window, state.incidents + 1
@@ -219,7 +212,7 @@ def _judge(state: LaneState, window: Window, scores: armed.ScoreCrossing) -> Ste
     transition = _transition(was, now)
     if now is None or transition is None:
         return StepResult(state)
-    return StepResult(state, (_incident_alert(state, now, transition, window.header.window_id),))
+    return StepResult(state, (incident_alert(state, now, transition, window.header.window_id),))
 
 
 def _transition(was: Incident | None, now: Incident | None) -> Transition | None:
@@ -231,46 +224,3 @@ def _transition(was: Incident | None, now: Incident | None) -> Transition | None
     if was.severity != now.severity:
         return "escalated"
     return "updated" if was.groups != now.groups else None
-
-
-def incident_id(lane: Lane, number: int) -> str:
-    """The same for all transitions of an incident."""
-    return digest(lane.lane_id, "incident", number)[:16]
-
-
-def _incident_alert(state: LaneState, incident: Incident, transition: Transition, window_id: str = "") -> Alert:
-    assert state.tests is not None
-    assert state.evidence is not None
-    assert state.baseline is not None
-    severity: Severity = "critical" if incident.severity == "critical" else "warning"
-    return Alert(
-        event_id=event_id(state.lane, incident.number, transition, state.position),
-        lane=state.lane,
-        incident_id=incident_id(state.lane, incident.number),
-        transition=transition,
-        severity=severity,
-        status="ok" if transition == "resolved" else severity,
-        cause_hint=cause_hint(incident.groups),
-        groups=list(incident.groups),
-        features_drifted=incident.features_drifted,
-        features=feature_drifts(incident, state.tests, state.evidence),
-        scores=score_drifts(incident, state.tests, state.recent_scores),
-        opened_request=incident.opened_request,
-        request=state.requests,
-        change_estimate_request=incident.change_estimate_request,
-        at_ms=state.closed_at_ms,
-        position=state.position,
-        window_id=window_id,
-        baseline_version=state.baseline.header.version,
-        explanations_reliable="health" not in incident.groups,
-    )
-
-
-def _lane_alert(state: LaneState, transition: Transition, severity: Severity, at_ms: int, cause: str) -> Alert:
-    """A transition of the lane itself, outside any incident."""
-    return Alert(
-        event_id=event_id(state.lane, 0, f"{transition} {cause}", state.position), lane=state.lane,
-        incident_id=digest(state.lane.lane_id, "lane", cause)[:16], transition=transition, severity=severity,
-        status={"blind": "blind", "integrity_error": "integrity_error"}.get(transition, "ok"), cause_hint=cause,
-        request=state.requests, at_ms=at_ms, position=state.position,
-    )  # fmt: skip

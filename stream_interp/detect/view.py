@@ -5,10 +5,9 @@ from __future__ import annotations
 from msgspec import structs
 
 from stream_interp.detect import health
-from stream_interp.detect.incident import cause_hint, feature_drifts, score_drifts
+from stream_interp.detect.alerts import cause_hint, feature_drifts, incident_id, score_drifts
 from stream_interp.detect.learning import FIT_SHARE
 from stream_interp.detect.state import LaneState
-from stream_interp.detect.step import incident_id
 from stream_interp.records.status import BaselineCard, Coverage, Health, IncidentCard, State, Status
 
 
