@@ -18,6 +18,7 @@ def main(args: Sequence[str] | None = None) -> int:
     Args:
         args: the words after the program's name; default: those of the process.
     """
+    _open_missing_streams()
     words = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in words or os.environ.get("STREAM_INTERP_DEBUG", "0") not in {"", "0"}
     try:
@@ -32,6 +33,13 @@ def main(args: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         return _tell(error)
+
+
+def _open_missing_streams() -> None:
+    """Where a parent closed stdout or stderr, what is written there is lost; else a socket would get its number."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
 
 
 def _run(words: list[str]) -> int:
@@ -51,6 +59,9 @@ def _tell(error: Exception) -> int:
     if isinstance(error, StreamInterpError):
         fail(" ".join(str(error).split()))
         return error.exit_code
+    if isinstance(error, OSError) and error.strerror:
+        fail(": ".join(str(part) for part in (error.filename, error.strerror) if part is not None))
+        return StreamInterpError.exit_code
     reason = " ".join(str(error).split()) or "no message"
     fail(f"{type(error).__name__}: {reason}. This is a fault of stream-interp; run again with --debug for the details")
     return StreamInterpError.exit_code

@@ -30,8 +30,10 @@ def dev(
         Path | None, typer.Option(help="Keep the servers' data here; default: lost at the end.")
     ] = None,
     nodes: Annotated[int, typer.Option(help="1 broker, or 3 with replication 3.")] = 1,
-    kafka_port: Annotated[int, typer.Option(help="Port of the first broker; the others follow.")] = DEFAULT_KAFKA_PORT,
-    redis_port: Annotated[int, typer.Option(help="Port of Valkey.")] = DEFAULT_REDIS_PORT,
+    kafka_port: Annotated[
+        int, typer.Option(min=1, max=65_535, help="Port of the first broker; the others follow.")
+    ] = DEFAULT_KAFKA_PORT,
+    redis_port: Annotated[int, typer.Option(min=1, max=65_535, help="Port of Valkey.")] = DEFAULT_REDIS_PORT,
     as_json: JsonOption = False,
 ) -> None:
     """Start a real Kafka and a real Valkey on this machine, until Ctrl-C."""

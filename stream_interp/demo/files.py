@@ -13,6 +13,7 @@ from stream_interp.demo import applications
 from stream_interp.demo.applications import Rows
 from stream_interp.demo.credit_model import CreditRisk
 from stream_interp.demo.preparing import prepare
+from stream_interp.errors import UsageError
 
 BASELINE, NULL, SHIFTED = 2_000, 1_000, 500  # applications
 
@@ -28,8 +29,15 @@ class Files:
 
 
 def write_files(folder: Path, seed: int) -> Files:
-    """Trains network and SAE, and writes the activations of three groups of other applications into `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Trains network and SAE, and writes the activations of three groups of other applications into `folder`.
+
+    Raises:
+        UsageError: the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot be made a folder ({error.strerror}); name another") from error
     prepared = prepare(seed, folder)
     rows, _ = applications.sample(BASELINE + NULL + SHIFTED, seed + 1)
     healthy, shifted = rows[: BASELINE + NULL], applications.after_market_shift(rows[BASELINE + NULL :])

@@ -41,6 +41,9 @@ class Assigned(NamedTuple):
 class GroupReader:
     """Reads one topic as a member of a group (cooperative-sticky, so that a rebalance stops only what moves).
 
+    It joins at the first poll: a member that does not poll holds up everyone's rebalances, and one that is given up
+    without `close` would wait for ever for its own.
+
     Args:
         kafka: how to reach Kafka.
         group: suffix of the group id.
@@ -66,11 +69,11 @@ class GroupReader:
         self._fresh: set[int] = set()  # started during the poll that is going on
         self._read_to_end: set[int] = set()
         self.assigned = False  # the group has given us our share, which may be nothing
+        self._joined = False
         config = client.consumer_config(kafka, group, on_error=self._faults, enable_partition_eof=True)
         if "group.protocol" not in kafka.librdkafka:
             config.setdefault("partition.assignment.strategy", "cooperative-sticky")
         self.consumer: Consumer = client.consumer(config)
-        self.consumer.subscribe([self._topic], on_assign=self._assign, on_revoke=self._revoke, on_lost=self._revoke)
 
     @property
     def partitions(self) -> list[int]:
@@ -92,6 +95,9 @@ class GroupReader:
             DependencyUnreachable: Kafka refuses us.
             StreamInterpError: this member cannot go on.
         """
+        if not self._joined:
+            self.consumer.subscribe([self._topic], on_assign=self._assign, on_revoke=self._revoke, on_lost=self._revoke)
+            self._joined = True
         self._fresh.clear()
         messages = self.consumer.consume(max_records, timeout_s)
         self._faults.raise_if_hopeless(self._address)

@@ -24,6 +24,7 @@ ERRORS: dict[str, BaseException] = {
     "interrupt": KeyboardInterrupt(),
     "fault": ZeroDivisionError("by zero"),
     "pipe": BrokenPipeError(),
+    "disk": OSError(28, "No space left on device", "a.json"),
 }
 
 
@@ -57,6 +58,7 @@ def table(monkeypatch: pytest.MonkeyPatch) -> None:
         ("unreachable", 5),
         ("integrity", 6),
         ("fault", 1),
+        ("disk", 1),
         ("interrupt", 130),
     ],
 )
@@ -72,6 +74,8 @@ def test_an_error_is_one_line_and_no_markup(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().err == "error: [bold]no[/] markup second line\n"
     main(["probe", "unreachable"])
     assert capsys.readouterr().err == "error: Kafka at h:1: gone. Start it.\n"
+    main(["probe", "disk"])
+    assert capsys.readouterr().err == "error: a.json: No space left on device\n"
 
 
 def test_a_fault_names_its_type_and_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
@@ -180,6 +184,21 @@ def test_a_reader_that_leaves_early_is_no_error_message(tmp_path: Path) -> None:
     command = f"{sys.executable} -m stream_interp.cli config show | true"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_closed_stream_is_no_fault(closed: str, tmp_path: Path) -> None:
+    command = f"{sys.executable} -m stream_interp.cli version --json {closed}"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "words", [["dev", "--kafka-port", "70000"], ["dev", "--redis-port", "0"], ["demo", "--files", __file__]]
+)
+def test_a_wrong_port_or_folder_is_a_usage_error(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert "fault of stream-interp" not in capsys.readouterr().err
 
 
 def test_no_colour_where_it_is_not_wanted(tmp_path: Path) -> None:

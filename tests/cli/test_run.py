@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
+from stream_interp.cli import main
 from stream_interp.cli.run import run_together
 from stream_interp.errors import IntegrityError
 
@@ -59,3 +63,14 @@ def test_one_that_never_gets_ready_does_not_keep_the_rest_from_ending() -> None:
 
     with pytest.raises(IntegrityError, match="refused"):
         run_together([(fails, threading.Event()), (lambda _: None, None)], threading.Event())
+
+
+def test_an_sae_that_cannot_be_loaded_ends_run(kafka_bootstrap: str, topic_prefix: str, tmp_path: Path) -> None:
+    kafka = ["--bootstrap", kafka_bootstrap, "--set", f"kafka.topic_prefix={topic_prefix}"]
+    assert main(["topics", "apply", *kafka]) == 0
+    done = subprocess.run(
+        [sys.executable, "-m", "stream_interp.cli", "run", *kafka, "--redis-url", "", "--sae", tmp_path / "nothing"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "missing_path" in done.stderr
