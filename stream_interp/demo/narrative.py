@@ -22,10 +22,10 @@ NOT_FOR_PRODUCTION = (
     "and everything is gone when the demo ends."
 )
 NEXT_COMMANDS = (
+    ("stream-interp demo --files ./credit", "this SAE, and activations before and after the shift, as files"),
     ("stream-interp dev", "Kafka and Valkey that stay until Ctrl-C"),
     ("stream-interp topics apply", "in a second terminal: make the topics"),
-    ("stream-interp run --sae DIR", "encode and detect with your own SAE"),
-    ("stream-interp alerts tail", "in a third: follow the alerts"),
+    ("stream-interp run --sae ./credit/sae", "encode and detect; the README's tour goes on from here"),
 )
 _STEPS = 6
 _TABLE_EVERY_S, _LINE_EVERY_S = 0.25, 2.0
