@@ -7,9 +7,12 @@ and the new one's epoch fences whatever the old one left behind.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -23,6 +26,7 @@ from stream_interp.settings import KafkaSettings
 log = logging.getLogger(__name__)
 
 CALL_S = TRANSACTION_TIMEOUT_MS / 1000
+STUCK_S = CALL_S + 5.0  # a call that is not back by then never comes back
 INIT_S = 60.0  # a broker that restarts is back by then
 MAX_FAILURES = 5  # in a row: then it is no passing trouble
 _RETRY_S = 0.1
@@ -72,7 +76,7 @@ class Transactions:
         self._call(self._producer.begin_transaction)
         try:
             yield transaction
-            self._call(lambda: self._producer.commit_transaction(CALL_S), transaction)
+            self._call(lambda: bounded(lambda: self._producer.commit_transaction(CALL_S)), transaction)
         except TransactionAborted:
             raise
         except BaseException:
@@ -122,7 +126,7 @@ class Transactions:
 
     def _abort(self) -> None:
         try:
-            self._producer.abort_transaction(CALL_S)
+            bounded(lambda: self._producer.abort_transaction(CALL_S))
         except KafkaException as failure:
             log.warning("abort of %s failed: %s", self.transactional_id, failure.args[0].str())
             self._replace()
@@ -137,7 +141,7 @@ class Transactions:
         while True:
             fresh = producer(config)
             try:
-                fresh.init_transactions(CALL_S)
+                bounded(partial(fresh.init_transactions, CALL_S))
                 return fresh
             except KafkaException as failure:
                 fresh.poll(0)
@@ -202,7 +206,33 @@ class Transaction:
         """The input offsets, by partition, that become committed with this transaction."""
         partitions = [TopicPartition(self._prefix + topic, p, at.offset, at.metadata) for p, at in offsets.items()]
         member = group.consumer_group_metadata()
-        self._call(lambda: self._producer.send_offsets_to_transaction(partitions, member, CALL_S), self)
+        send = partial(self._producer.send_offsets_to_transaction, partitions, member, CALL_S)
+        self._call(lambda: bounded(send), self)
+
+
+def bounded(call: Callable[[], Any], limit_s: float | None = None) -> None:
+    """Makes a call in a thread of its own and waits for it, `STUCK_S` unless told.
+
+    `send_offsets_to_transaction` may wait for ever, whatever timeout it was given, when the broker goes away in the
+    middle of it (librdkafka issues 5456 and 5511). The thread and the producer of such a call are left behind.
+
+    Raises:
+        KafkaException: what the call raised; `_TIMED_OUT` if it is not back in time.
+    """
+    outcome = Future[Any]()
+
+    def work() -> None:
+        try:
+            outcome.set_result(call())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    wait_s = STUCK_S if limit_s is None else limit_s
+    try:
+        outcome.result(wait_s)
+    except TimeoutError as error:
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"no answer from librdkafka in {wait_s:g} s")) from error
 
 
 def _refuse(why: str) -> None:
