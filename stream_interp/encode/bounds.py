@@ -5,6 +5,7 @@ from __future__ import annotations
 from stream_interp.encode.assembly import bound_bytes
 from stream_interp.encode.encoder import DENSE_BYTES
 from stream_interp.encode.open_cut import MAX_LETTER_BYTES, MAX_WINDOW_BYTES
+from stream_interp.encode.requests import PROJECTIONS_BYTES
 from stream_interp.settings import RequestSettings
 
 BATCH_BYTES = 32 * 1024 * 1024  # activations encoded at once, as they came
@@ -18,7 +19,7 @@ def memory_bound_bytes(request: RequestSettings, partitions: int, sae_bytes: int
     """What the process may hold with so many input partitions, beside Python and torch themselves."""
     per_partition = bound_bytes(request) + MAX_WINDOW_BYTES + MAX_LETTER_BYTES
     batch = 4 * BATCH_BYTES + 3 * DENSE_BYTES  # float32 and float64 copies; activations, reconstruction, firings
-    return QUEUE_BYTES + POLL_BYTES + batch + sae_bytes + partitions * per_partition
+    return QUEUE_BYTES + POLL_BYTES + PROJECTIONS_BYTES + batch + sae_bytes + partitions * per_partition
 
 
 def next_poll_records(asked: int, records: int, n_bytes: int, turn_s: float) -> int:

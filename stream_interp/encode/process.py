@@ -146,8 +146,7 @@ class Encode:
                     offsets[c.cut.partition] = CommittedOffset(c.position.read_from, metadata)
                 transaction.commit_offsets(ACTIVATIONS, offsets, self._reader.consumer)
             self._counters.update(cuts=len(closed))
-        except TransactionAborted as error:
-            log.warning("%s", error)
+        except TransactionAborted:  # which is logged where it happens
             self._counters.update(aborted=1)
             self._reader.restart()
 

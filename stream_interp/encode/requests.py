@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from stream_interp.records.lane import Lane
 from stream_interp.records.window import FIT
 
 MOMENT_COORDINATES = 1_024  # beyond so many dimensions, moments live in fixed random projections
-PROJECTIONS_KEPT = 32  # 16 MB each at d_in 4,096; site names are the producers', so without a bound they fill memory
+PROJECTIONS_BYTES = 512 * 1024 * 1024  # 16 MB a site at d_in 4,096; names and widths are the producers' to choose
 MASSIVE_SHARE = 0.9  # of ‖x‖² in one coordinate; on real activations massive tokens start at 0.915, others end at 0.848
 MASSIVE_MIN_D_IN = 256
 
@@ -97,8 +96,20 @@ def moment_coordinates(x: torch.Tensor, lane: Lane) -> torch.Tensor:
     return x @ _projections(f"{lane.tenant}/{lane.model_id}/{lane.hook_name}", d_in).to(x)
 
 
-@lru_cache(maxsize=PROJECTIONS_KEPT)
 def _projections(site: str, d_in: int) -> torch.Tensor:
+    """[d_in, 1,024]; the sites used last are kept, as many as PROJECTIONS_BYTES hold."""
+    found = _kept.pop((site, d_in), None)
+    projections = _new_projections(site, d_in) if found is None else found
+    _kept[site, d_in] = projections
+    while len(_kept) > 1 and sum(kept.nbytes for kept in _kept.values()) > PROJECTIONS_BYTES:
+        del _kept[next(iter(_kept))]
+    return projections
+
+
+_kept: dict[tuple[str, int], torch.Tensor] = {}  # in order of use
+
+
+def _new_projections(site: str, d_in: int) -> torch.Tensor:
     seed = int.from_bytes(hashlib.sha256(site.encode()).digest()[:8], "big")
     normal = np.random.Generator(np.random.Philox(seed)).standard_normal((d_in, MOMENT_COORDINATES), np.float32)
     return torch.from_numpy(normal / np.sqrt(np.float32(MOMENT_COORDINATES)))

@@ -25,7 +25,7 @@ REASONS = {
     "oversized": "larger than request.max_bytes",
     "missing_acts": "no tensor named acts",
     "wrong_dtype": "not float16, bfloat16 or float32",
-    "wrong_shape": "acts is not [n_tokens, d_in]",
+    "wrong_shape": "acts is not [n_tokens, d_in], or wider than 65,536",
     "wrong_d_in": "d_in differs from the SAE's or the lane's",
     "length_mismatch": "positions, special_mask, acts_out or the token count disagree with acts",
     "non_finite": "NaN, infinity, or so large that its square is not finite",

@@ -21,6 +21,7 @@ from stream_interp.records.lane import digest
 
 CE_TYPE = "interp.activation.snapshot.v1"
 MAX_NAME_CHARS = 512
+MAX_WIDTH = 65_536  # a width costs memory of its lane: 4 KB a coordinate in ENCODE
 MAX_VALUE = 1e15  # sums of squares beyond it overflow float32: one request would make its whole window NaN
 _FLOATS = {"float16", "float32"}  # as read: bfloat16 arrives widened to float32
 
@@ -183,8 +184,8 @@ def _checked(arrays: Arrays, tokens: int, chunks: int) -> dict[str, Any]:
 def _check_floats(name: str, array: NDArray[np.generic], n: int) -> None:
     if str(array.dtype) not in _FLOATS:
         raise InvalidSnapshot("wrong_dtype", f"{name} of {array.dtype}", "float16, bfloat16 or float32")
-    if array.ndim != 2 or array.shape[1] == 0:
-        raise InvalidSnapshot("wrong_shape", f"{name} {list(array.shape)}", "[n_tokens, d]")
+    if array.ndim != 2 or not 0 < array.shape[1] <= MAX_WIDTH:
+        raise InvalidSnapshot("wrong_shape", f"{name} {list(array.shape)}", f"[n_tokens, d], d ≤ {MAX_WIDTH:,}")
     if array.shape[0] == 0:
         raise InvalidSnapshot("empty", f"{name} without tokens", "at least one token")
     if array.shape[0] != n:

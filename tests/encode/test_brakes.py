@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from stream_interp.encode import lanes as lanes_module
+from stream_interp.encode import requests
 from stream_interp.encode.bounds import MAX_POLL_RECORDS, MIN_POLL_RECORDS, memory_bound_bytes, next_poll_records
 from stream_interp.encode.dead_letter_rate import DeadLetterRate
 from stream_interp.encode.lanes import Lanes
 from stream_interp.errors import StreamInterpError
+from stream_interp.records.lane import NO_SAE, Lane
 from stream_interp.settings import RequestSettings
 from tests.encode.streams import Chunk, feed, record, settings, started
 
@@ -53,3 +56,16 @@ def test_producers_cannot_make_lanes_without_end(monkeypatch):
     partition = started(settings(), lanes=Lanes(()))
     feed(partition, [record(Chunk(f"r{k}", hook=f"h{k % 3}"), k) for k in range(6)])
     assert partition.close().cut.rejected_by_reason == {"unknown_site": 2}
+
+
+def test_projections_of_many_wide_sites_stay_within_their_bytes(monkeypatch):
+    one = 1_025 * requests.MOMENT_COORDINATES * 4
+    monkeypatch.setattr(requests, "PROJECTIONS_BYTES", 2 * one)
+    monkeypatch.setattr(requests, "_kept", {})
+    lanes = [Lane(model_id=f"m{k}", hook_name="h", model_revision="r", sae_fingerprint=NO_SAE) for k in range(4)]
+    x = torch.ones(1, 1_025)
+    first = requests.moment_coordinates(x, lanes[0])
+    for lane in lanes:
+        requests.moment_coordinates(x, lane)
+    assert sum(kept.nbytes for kept in requests._kept.values()) == 2 * one
+    assert torch.equal(requests.moment_coordinates(x, lanes[0]), first)  # made again from the site, not remembered

@@ -104,6 +104,7 @@ def test_id_depends_on_the_chunk_and_not_on_the_time():
         ("wrong_dtype", {"value": tensors(acts=acts(5, 4, dtype="int32"))}),
         ("wrong_shape", {"value": tensors(acts=acts(20))}),
         ("wrong_shape", {"value": tensors(acts=acts(5, 0))}),
+        ("wrong_shape", {"value": tensors(acts=acts(0, 65_537))}),
         ("wrong_shape", {"value": tensors(acts=np.ones((), "float32"))}),
         ("length_mismatch", {"value": tensors(acts=acts(4, 4))}),
         ("length_mismatch", {"value": tensors(acts=acts(6, 4))}),
