@@ -212,13 +212,13 @@ def update_scores(tests: Tests, evidence: Evidence, window: Window, w: float) ->
     m, cusum, since = evidence.scores, evidence.score_cusum, evidence.score_n_since
     if not len(over):
         m = m + w  # the time passed all the same
-    step_down = esr.log_normaliser(tests.scores.null_rates.ravel(), "up")[_CUSUM]
+    step_up, step_down = exceedance.LOG_ODDS[_CUSUM], tests.scores.log_norm[_CUSUM]
     a_weeks = score_thresholds(tests)
     peak, first = np.zeros(len(SCORE_TESTS)), np.zeros(len(SCORE_TESTS), np.int64)
     cell_peak = np.zeros(tests.scores.thresholds.shape)
     for i, row in enumerate(over):
         m = exceedance.step(tests.scores, m, row, w / n)
-        cusum = cusum + esr.log_odds("up")[_CUSUM] * row.ravel() - step_down
+        cusum = cusum + step_up * row.ravel() - step_down
         since = np.where(cusum <= 0, 0, since + 1).astype(np.int32)
         cusum = np.maximum(cusum, 0)
         value = exceedance.value(tests.scores, m)

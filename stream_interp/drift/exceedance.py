@@ -10,6 +10,7 @@ Conformal p-values against a frozen calibration set are not valid here: 3 to 130
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from stream_interp.drift.esr import Floats
 from stream_interp.drift.intervals import exceedance_bound
 
 RANKS = (0, 3, 12, 60, 180)
+LOG_ODDS = esr.log_odds("up")
 MAX_NULL_RATE = 0.5  # an order statistic that a null request exceeds more often says nothing
 TIE = 1e-4  # relative: float32 sums of the same request differ a little between batch sizes and devices
 
@@ -44,6 +46,11 @@ class Exceedance:
     def usable(self) -> NDArray[np.bool_]:
         """[K, len(RANKS)]: which thresholds take part in the mean."""
         return np.isfinite(self.thresholds)
+
+    @cached_property
+    def log_norm(self) -> Floats:
+        """[C, K·len(RANKS)], of the null rates; asked for at every request."""
+        return esr.log_normaliser(self.null_rates.ravel(), "up")
 
     @property
     def armed(self) -> NDArray[np.bool_]:
@@ -84,8 +91,7 @@ def exceeds(tests: Exceedance, scores: NDArray[np.float32]) -> NDArray[np.bool_]
 def step(tests: Exceedance, m: Floats, over: NDArray[np.bool_], w: float) -> Floats:
     """One request: `over` [K, len(RANKS)], `w` weeks since the request before."""
     fired = np.flatnonzero(over.ravel())
-    log_norm = esr.log_normaliser(tests.null_rates.ravel(), "up")
-    return esr.update(m, w, 1, log_norm, esr.log_odds("up"), fired, np.ones(len(fired)))
+    return esr.update(m, w, 1, tests.log_norm, LOG_ODDS, fired, np.ones(len(fired)))
 
 
 def cells(tests: Exceedance, m: Floats) -> Floats:

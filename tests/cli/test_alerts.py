@@ -100,11 +100,3 @@ def test_without_from_beginning_the_past_is_silent(run):
 def test_people_get_one_line_each(run):
     captured = run("--from-beginning", "--limit", "4")[1]
     assert len(captured.out.splitlines()) == 4
-
-
-def test_no_broker_exits_5(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert main(["alerts", "tail", "--json", "--bootstrap", "127.0.0.1:1"]) == 5
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert "Kafka at 127.0.0.1:1" in captured.err

@@ -78,9 +78,9 @@ def test_ties_and_nan_exceed_nothing() -> None:
 @pytest.mark.statistical
 @pytest.mark.parametrize("n_calibration", [200, 1_200])
 def test_null_lanes_stay_within_the_budget_and_a_long_drift_stays_seen(n_calibration: int) -> None:
-    """40 lanes × 5,000 null requests, at a budget of one alarm in 20,000 requests: ≤ 10 expected in all."""
+    """25 lanes × 4,000 null requests, at a budget of one alarm in 10,000 requests: ≤ 10 expected in all."""
     rng = np.random.default_rng(n_calibration)
-    per_request, alarms, lanes, requests = 1 / 20_000, 0, 40, 5_000
+    per_request, alarms, lanes, requests = 1 / 10_000, 0, 25, 4_000
     for _ in range(lanes):
         tests = exceedance.build(rng.standard_normal((n_calibration, 1)).astype(np.float32), [(0, 1)], 1e-4)
         alarms += _alarms(tests, rng.standard_normal((requests, 1)), per_request)

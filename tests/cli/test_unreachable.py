@@ -1,0 +1,62 @@
+"""No broker at the address: every command says so and exits with 5. All run at once, as each waits five seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+UNREACHABLE = "127.0.0.1:1"
+COMMANDS = {
+    "doctor": ("doctor", "--json", "--redis-url", ""),
+    "topics plan": ("topics", "plan"),
+    "topics apply": ("topics", "apply", "--json"),
+    "alerts tail": ("alerts", "tail", "--json"),
+    "baseline show": ("baseline", "show", "--json"),
+    "produce": ("produce", "--from", "acts.safetensors", "--model-id", "m", "--hook", "h", "--json"),
+}
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str, str, float]]:
+    """Exit code, stdout, stderr and seconds of every command."""
+    folder: Path = tmp_path_factory.mktemp("unreachable")
+    save_file({"acts": np.ones((4, 2), np.float32), "doc_id": np.arange(4)}, folder / "acts.safetensors")
+    start_s = time.monotonic()
+    running = {
+        name: subprocess.Popen(
+            [sys.executable, "-m", "stream_interp.cli", *words, "--bootstrap", UNREACHABLE],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder, env=os.environ,
+        )
+        for name, words in COMMANDS.items()
+    }  # fmt: skip
+    said = {name: process.communicate(timeout=60) for name, process in running.items()}
+    return {name: (running[name].returncode, *said[name], time.monotonic() - start_s) for name in COMMANDS}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_it_is_exit_5_naming_the_address_in_time(ended, command: str) -> None:
+    code, out, err, seconds = ended[command]
+    assert code == 5, err
+    assert UNREACHABLE in out + err
+    assert "Traceback" not in err
+    assert "%" not in err  # librdkafka's own log lines start with %3|
+    assert seconds < 20
+    if command != "doctor":
+        assert out == ""
+
+
+def test_doctor_reports_what_failed_and_what_it_skipped(ended) -> None:
+    report = json.loads(ended["doctor"][1])
+    kafka, redis, sae = report["checks"]
+    assert (kafka["name"], kafka["state"]) == ("kafka", "failed")
+    assert UNREACHABLE in kafka["detail"]
+    assert (redis["state"], sae["state"]) == ("skipped", "skipped")
+    assert report["ok"] is False
