@@ -59,12 +59,13 @@ def update(
     Returns:
         [C, K] after the tick; `m` is left as it was.
     """
-    grown = m + w
-    silent = np.minimum(-n * log_norm, _LOG_CEILING)  # finite, so that 0 · e^silent is 0 and not NaN
-    together = np.minimum(np.multiply.outer(lam, x) - n * log_norm[:, fired], _LOG_CEILING)  # e^silent may underflow
+    together = np.multiply.outer(lam, x) - n * log_norm[:, fired]  # in one exponent: that of silence may underflow
+    new = log_norm * -n  # from here on in place: fresh arrays of this size cost more than the arithmetic
+    np.minimum(new, _LOG_CEILING, out=new)  # finite, so that 0 · e^new is 0 and not NaN
     with np.errstate(over="ignore"):  # saturates below
-        new = grown * np.exp(silent)
-        new[:, fired] = grown[:, fired] * np.exp(together)
+        np.exp(new, out=new)
+        new *= m + w
+        new[:, fired] = (m[:, fired] + w) * np.exp(np.minimum(together, _LOG_CEILING))
     return np.minimum(new, CEILING, out=new)
 
 
