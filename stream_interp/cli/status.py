@@ -25,7 +25,7 @@ COLUMNS = ["hook", "state", "reason", "requests", "coverage", "health", "inciden
 def status(
     model_id: Annotated[str, typer.Argument(help="The model.")],
     tenant: Annotated[str, typer.Option("--tenant", help="Whose model.")] = "default",
-    revision: Annotated[str | None, typer.Option("--revision", help="Revision of the model (default: the newest).")] = None,
+    revision: Annotated[str | None, typer.Option("--revision", help="Which revision (default: the newest).")] = None,
     hook: Annotated[str | None, typer.Option("--hook", help="Only the lanes of this hook.")] = None,
     fail_on: Annotated[
         Literal["warning", "critical"] | None, typer.Option("--fail-on", help="Exit 3 at this state or worse.")
