@@ -17,7 +17,6 @@ from stream_interp.errors import DependencyUnreachable, StreamInterpError
 from stream_interp.secret_files import read_secret
 from stream_interp.settings import KafkaSettings, RedisSettings, Settings
 
-DIRECTIONS = 2  # each feature has an up-test and a down-test
 _WORST_FIRST = (DependencyUnreachable.exit_code, StreamInterpError.exit_code)
 
 
@@ -28,7 +27,7 @@ class Check(Struct, frozen=True, kw_only=True):
     state: Literal["ok", "failed", "skipped"]
     detail: str
     exit_code: int = 0
-    state_bytes_per_lane: int | None = None  # SAEs only: the per-feature tests' state of each lane in DETECT
+    state_bytes_per_lane: int | None = None  # SAEs only: what each armed lane holds in DETECT
 
 
 def doctor(
@@ -58,13 +57,6 @@ def examine(settings: Settings) -> list[Check]:
         *_attempt("redis", partial(_redis, settings.redis)),
         *_saes(settings),
     ]
-
-
-def state_bytes(d_sae: int) -> int:
-    """State of a lane's per-feature tests: one float64 for each direction, rate ratio and feature."""
-    from stream_interp.drift.esr import ODDS_RATIOS
-
-    return DIRECTIONS * len(ODDS_RATIOS) * 8 * d_sae
 
 
 def _attempt(name: str, look: Callable[[], list[Check]]) -> list[Check]:
@@ -107,9 +99,10 @@ def _saes(settings: Settings) -> list[Check]:
 
 
 def _sae(path: str, settings: Settings) -> list[Check]:
+    from stream_interp.detect.state import armed_bytes
     from stream_interp.sae import load
 
     sae = load(path, device=settings.sae.device, max_memory_bytes=settings.sae.max_memory_bytes)
-    size = state_bytes(sae.d_sae)
+    size = armed_bytes(sae.d_sae, settings.baseline.requests)
     detail = f"{path}: d_in {sae.d_in}, {sae.d_sae} features, {sae.fingerprint[:16]}; {size:,} bytes of state per lane"
     return [Check(name="sae", state="ok", detail=detail, state_bytes_per_lane=size)]

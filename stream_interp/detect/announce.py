@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from stream_interp.detect.state import LaneState, state_bytes
+from stream_interp.detect.state import MAX_COORDINATES, LaneState, armed_bytes, learning_bytes
+
+
+def limits_line(max_lanes: int, baseline_requests: int) -> str:
+    """How large the state can become."""
+    learning = learning_bytes(MAX_COORDINATES, 0, baseline_requests)
+    return (
+        f"state: at most {max_lanes:,} lanes a partition; a lane holds at most {learning:,} bytes and 12 a feature "
+        f"while it learns, {armed_bytes(0, baseline_requests):,} bytes and {armed_bytes(1, 0)} a feature once armed"
+    )
 
 
 def armed_line(state: LaneState) -> str:
@@ -16,5 +25,5 @@ def armed_line(state: LaneState) -> str:
         f"lane {lane.lane_id} ({lane.model_id}/{lane.hook_name}): armed by baseline {state.baseline.header.version}; "
         f"thresholds A in weeks: {a_weeks}; {rate_tests} tests of {tests.features_armed} features and "
         f"{int(tests.scores.armed.sum())} of scores; {tests.features_not_covered} features not covered; "
-        f"evidence of {state_bytes(len(tests.rate_baseline)):,} bytes"
+        f"{armed_bytes(len(tests.rate_baseline), state.baseline.header.requests):,} bytes of state"
     )

@@ -25,6 +25,8 @@ from stream_interp.records.window import Window, decode_window
 MISSING_BASELINE, UNREADABLE_BASELINE = "missing_baseline", "unreadable_baseline"
 _UNUSABLE = (IntegrityError, KeyError, IndexError, TypeError, ValueError)  # what a record that lies can lead to
 
+MAX_LANES = 10_000  # a partition: names are the producers', and without a bound they could fill the memory
+
 log = logging.getLogger(__name__)
 
 FindBaseline = Callable[[Marker], Versioned | None]
@@ -148,7 +150,10 @@ class WindowsPartition:
 
     def _lane_of(self, item: Window | Marker, position: Position) -> LaneState:
         lane = item.lane if isinstance(item, Marker) else item.header.lane
-        return self.lanes.get(lane.lane_id) or new_lane(lane, self._settings, position)
+        known = self.lanes.get(lane.lane_id)
+        if known is None and len(self.lanes) >= MAX_LANES:
+            raise IntegrityError(f"lane {MAX_LANES + 1:,} of partition {self.number}; does a producer make up names?")
+        return known or new_lane(lane, self._settings, position)
 
     def _apply(
         self, state: LaneState, item: Window | Marker, position: Position, append_ms: int, find: FindBaseline

@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from typing import NamedTuple
 
-from stream_interp.detect.announce import armed_line
+from stream_interp.detect.announce import armed_line, limits_line
 from stream_interp.detect.checkpoint import Checkpoints, read_saved, start_of
 from stream_interp.detect.markers import Baselines, LaneWatch
-from stream_interp.detect.partition import Told, WindowsPartition, read_progress
+from stream_interp.detect.partition import MAX_LANES, Told, WindowsPartition, read_progress
 from stream_interp.detect.state import DetectSettings, LaneState
 from stream_interp.detect.view import status_of
 from stream_interp.errors import IntegrityError
@@ -85,6 +85,7 @@ class Detect:
         self._heart = Heart(kafka, self._heartbeat)
         self._reader = GroupReader(kafka, "detect", WINDOWS, self._start, self._stop)
         self._n_partitions = self._reader.count_partitions()
+        self._say(limits_line(MAX_LANES, settings.baseline.requests))
         now_s = time.monotonic()
         self._status_due_s, self._checkpoint_due_s = now_s, now_s + settings.checkpoint.interval_s
         self.ready = threading.Event()  # our partitions are read to their ends, baselines that waited are marked

@@ -93,6 +93,14 @@ class LaneState:
         return {"lane_id": self.lane.lane_id, "phase": self.phase, "requests": self.requests}
 
 
-def state_bytes(d_sae: int) -> int:
-    """Upper bound of an armed lane's evidence: 2 directions × (8 components + CUSUM) float64 + 2 counters int32."""
-    return d_sae * 2 * (8 * 8 + 8 + 2 * 4)
+MAX_COORDINATES = 1_024  # r of the fit moments at most (design §4)
+
+
+def armed_bytes(d_sae: int, baseline_requests: int) -> int:
+    """What an armed lane holds: per feature evidence (2 × 80), constants of its tests (162) and its count (8)."""
+    return d_sae * (2 * 80 + 162 + 8) + baseline_requests * len(SCORES) * 4
+
+
+def learning_bytes(d_in: int, d_sae: int, baseline_requests: int) -> int:
+    """What a learning lane holds: the scatter [r, r] float64, per feature a count and a maximum, and the scores."""
+    return 8 * min(d_in, MAX_COORDINATES) ** 2 + d_sae * (8 + 4) + baseline_requests * len(SCORES) * 4

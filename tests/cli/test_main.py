@@ -180,9 +180,3 @@ def test_no_colour_where_it_is_not_wanted(tmp_path: Path) -> None:
     done = _run("nothing", cwd=tmp_path, NO_COLOR="1", FORCE_COLOR="1", TERM="xterm-256color")
     assert done.returncode == 2
     assert "\x1b[3" not in done.stderr
-
-
-def test_state_bytes_follow_the_design() -> None:
-    from stream_interp.cli.doctor import state_bytes
-
-    assert state_bytes(4_608) == 4_608 * 2 * 8 * 8
