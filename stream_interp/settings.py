@@ -56,8 +56,11 @@ class DlqSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     payload: Literal["redacted", "kept"] = "redacted"
 
 
-class DriftSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The promise (design §4): at most `false_alarms_per_week` in expectation, all tests of a lane together."""
+class DriftSettings(Struct, frozen=True, kw_only=True):
+    """The promise (design §4): at most `false_alarms_per_week` in expectation, all tests of a lane together.
+
+    Travels in markers too, and so takes unknown fields: a newer setting must not stop an older DETECT.
+    """
 
     false_alarms_per_week: Positive = 1.0
     clock: Literal["closed_at", "requests"] = "closed_at"

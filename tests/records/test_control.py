@@ -9,6 +9,7 @@ from stream_interp.records import control
 from stream_interp.records.chunks import sha256
 from stream_interp.records.control import (
     ControlReader,
+    Marker,
     Versioned,
     encode_control,
     make_control,
@@ -16,6 +17,8 @@ from stream_interp.records.control import (
     read_projector,
 )
 from stream_interp.records.envelope import Envelope
+from stream_interp.records.lane import Lane
+from stream_interp.settings import DriftSettings
 from tests.topics.samples import BASELINE, PROJECTOR
 
 
@@ -112,3 +115,13 @@ def test_tombstones_are_passed_over():
 def test_a_manifest_that_cannot_be_read_is_an_integrity_error(value: bytes):
     with pytest.raises(IntegrityError, match="Manifest"):
         ControlReader().add("baseline/lane/1/manifest", value)
+
+
+def test_a_marker_of_a_newer_version_can_be_read() -> None:
+    marker = Marker(
+        kind="baseline", lane=Lane(model_id="m", hook_name="h"), version=1, drift=DriftSettings(tolerance=2)
+    )
+    newer = msgspec.json.decode(msgspec.json.encode(marker))
+    newer["drift"]["a_later_setting"] = 1
+    newer["a_later_field"] = 1
+    assert msgspec.json.decode(msgspec.json.encode(newer), type=Marker) == marker
