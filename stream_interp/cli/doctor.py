@@ -69,9 +69,13 @@ def _attempt(name: str, look: Callable[[], list[Check]]) -> list[Check]:
 
 def _kafka(kafka: KafkaSettings) -> list[Check]:
     from stream_interp.kafka.client import address
-    from stream_interp.kafka.topics import plan_topics
+    from stream_interp.kafka.topics import load_topics, plan_topics
 
     steps = plan_topics(kafka)
+    # A count that somebody chose for an ordered topic is no fault; that twins differ is.
+    own = {kafka.topic_prefix + topic.name: topic.name for topic in load_topics() if not topic.same_partitions_as}
+    chosen = {own[step.topic]: step.partitions for step in steps if step.action == "refused" and step.topic in own}
+    steps = plan_topics(kafka, chosen) if chosen else steps
     open_steps = [f"{step.topic} ({step.action})" for step in steps if step.action != "unchanged"]
     if open_steps:
         detail = f"`stream-interp topics plan` explains: {', '.join(open_steps)}"
