@@ -18,7 +18,8 @@ from stream_interp.records.lane import Lane
 from stream_interp.status.client import StatusClient
 from tests.detect.lanes import LANE, SETTINGS, Driver, requests
 from tests.detect.log import ids, story, window_records
-from tests.detect.workers import Bench, until
+from tests.detect.workers import Bench
+from tests.workers import until
 
 
 @pytest.fixture

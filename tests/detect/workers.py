@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +18,7 @@ from stream_interp.records.consumed import Consumed
 from stream_interp.records.envelope import Envelope, header_map, read_json
 from stream_interp.records.status import Status
 from stream_interp.settings import KafkaSettings
+from tests.workers import Worker
 
 QUICK = {
     "drift.clock": "requests", "drift.requests_per_week": "20000", "baseline.requests": "600",
@@ -84,52 +80,10 @@ class Bench:
 
     @contextmanager
     def worker(self, instance: str = "0", **options: str) -> Iterator[Worker]:
-        worker = Worker(self, instance, {**self.options, **{k.replace("__", "."): v for k, v in options.items()}})
+        own = {name.replace("__", "."): value for name, value in options.items()}
+        given = {"redis.url": self.redis_url, **self.options, **own}
+        worker = Worker(["detect"], self.kafka, self.folder, instance, given)
         try:
             yield worker
         finally:
             worker.end()
-
-
-class Worker:
-    """`stream-interp detect` in a process of its own."""
-
-    def __init__(self, bench: Bench, instance: str, options: dict[str, str]) -> None:
-        kafka = bench.kafka
-        given = {
-            "kafka.topic_prefix": kafka.topic_prefix, "kafka.group_prefix": kafka.group_prefix,
-            "kafka.instance": instance, "redis.url": bench.redis_url, **options,
-        }  # fmt: skip
-        words = [word for name, value in given.items() for word in ("--set", f"{name}={value}")]
-        self.log = bench.folder / f"detect-{instance}-{time.monotonic_ns()}.log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "stream_interp.cli", "detect", "--bootstrap", kafka.bootstrap, *words],
-                cwd=bench.folder, stdout=log, stderr=log,
-                env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
-            )  # fmt: skip
-
-    @property
-    def text(self) -> str:
-        return self.log.read_text()
-
-    def terminate(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
-
-    def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait(60)
-
-    def end(self) -> None:
-        if self.process.poll() is None:
-            self.kill()
-
-
-def until(true: Callable[[], object], worker: Worker, timeout_s: float = 90.0) -> None:
-    """Waits; fails with the worker's log if it ends or takes too long."""
-    deadline_s = time.monotonic() + timeout_s
-    while not true():
-        assert worker.process.poll() is None, worker.text
-        assert time.monotonic() < deadline_s, worker.text
-        time.sleep(0.2)

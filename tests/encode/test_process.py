@@ -10,7 +10,8 @@ from safetensors.numpy import load, load_file
 
 from stream_interp.records.snapshot import Snapshot, encode_snapshot
 from tests.encode.bad_snapshots import bad_snapshots
-from tests.encode.workers import D_IN, D_SAE, Bench, heartbeats, until
+from tests.encode.workers import D_IN, D_SAE, Bench, heartbeats
+from tests.workers import until
 
 HOOKS = ("layer.1", "layer.2", "layer.3")
 

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +20,7 @@ from stream_interp.records.envelope import Envelope, header_map, read_json
 from stream_interp.records.window import Window, decode_window
 from stream_interp.sae import save_saelens
 from stream_interp.settings import KafkaSettings, Settings
+from tests.workers import Worker
 
 D_IN, D_SAE = 6, 24
 
@@ -98,56 +94,13 @@ class Bench:
 
     @contextmanager
     def worker(self, instance: str = "0", **options: str) -> Iterator[Worker]:
-        worker = Worker(self, instance, {**self.options, **options})
+        given = {**self.options, **options}
+        sae = given.pop("sae", "")
+        worker = Worker(["encode", *(["--sae", sae] if sae else [])], self.kafka, self.folder, instance, given)
         try:
             yield worker
         finally:
             worker.end()
-
-
-class Worker:
-    """`stream-interp encode` in a process of its own."""
-
-    def __init__(self, bench: Bench, instance: str, options: dict[str, str]) -> None:
-        kafka = bench.kafka
-        given = {
-            "kafka.topic_prefix": kafka.topic_prefix, "kafka.group_prefix": kafka.group_prefix,
-            "kafka.instance": instance, **options,
-        }  # fmt: skip
-        sae = given.pop("sae", "")
-        words = [word for name, value in given.items() for word in ("--set", f"{name}={value}")]
-        self.log = bench.folder / f"encode-{instance}-{time.monotonic_ns()}.log"
-        command = [sys.executable, "-m", "stream_interp.cli", "encode", "--bootstrap", kafka.bootstrap, *words]
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                command + (["--sae", sae] if sae else []), cwd=bench.folder, stdout=log, stderr=log,
-                env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
-            )  # fmt: skip
-
-    @property
-    def text(self) -> str:
-        return self.log.read_text()
-
-    def terminate(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
-
-    def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait(60)
-
-    def end(self) -> None:
-        if self.process.poll() is None:
-            self.kill()
-
-
-def until(true: Callable[[], bool], worker: Worker, timeout_s: float = 90.0) -> None:
-    """Waits; fails with the worker's log if it ends or takes too long."""
-    deadline_s = time.monotonic() + timeout_s
-    while not true():
-        assert worker.process.poll() is None, worker.text
-        assert time.monotonic() < deadline_s, worker.text
-        time.sleep(0.2)
 
 
 def heartbeats(bench: Bench) -> list[dict[str, object]]:
