@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from stream_interp.detect.state import MAX_COORDINATES, LaneState, armed_bytes, learning_bytes
+from stream_interp.detect.state import LaneState, armed_bytes, learning_bytes
+from stream_interp.records.moments import MOMENT_COORDINATES
 
 
 def limits_line(max_lanes: int, baseline_requests: int) -> str:
     """How large the state can become."""
-    learning = learning_bytes(MAX_COORDINATES, 0, baseline_requests)
+    learning = learning_bytes(MOMENT_COORDINATES, 0, baseline_requests)
     return (
         f"state: at most {max_lanes:,} lanes a partition; a lane holds at most {learning:,} bytes and 12 a feature "
         f"while it learns, {armed_bytes(0, baseline_requests):,} bytes and {armed_bytes(1, 0)} a feature once armed"

@@ -18,6 +18,7 @@ from stream_interp.records.alert import Position
 from stream_interp.records.arrays import Arrays
 from stream_interp.records.control import BaselineHeader, ProjectorHeader
 from stream_interp.records.lane import Lane
+from stream_interp.records.moments import MOMENT_COORDINATES
 from stream_interp.records.window import SCORES
 from stream_interp.settings import DriftSettings
 
@@ -93,9 +94,6 @@ class LaneState:
         return {"lane_id": self.lane.lane_id, "phase": self.phase, "requests": self.requests}
 
 
-MAX_COORDINATES = 1_024  # r of the fit moments at most (design §4)
-
-
 def armed_bytes(d_sae: int, baseline_requests: int) -> int:
     """What an armed lane holds: per feature evidence (2 × 80), constants of its tests (162) and its count (8)."""
     return d_sae * (2 * 80 + 162 + 8) + baseline_requests * len(SCORES) * 4
@@ -103,4 +101,4 @@ def armed_bytes(d_sae: int, baseline_requests: int) -> int:
 
 def learning_bytes(d_in: int, d_sae: int, baseline_requests: int) -> int:
     """What a learning lane holds: the scatter [r, r] float64, per feature a count and a maximum, and the scores."""
-    return 8 * min(d_in, MAX_COORDINATES) ** 2 + d_sae * (8 + 4) + baseline_requests * len(SCORES) * 4
+    return 8 * min(d_in, MOMENT_COORDINATES) ** 2 + d_sae * (8 + 4) + baseline_requests * len(SCORES) * 4

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from stream_interp.encode.encoder import Encoder
 from stream_interp.encode.lanes import LaneEntry
 from stream_interp.encode.position import Position
-from stream_interp.encode.requests import MOMENT_COORDINATES, Request
+from stream_interp.encode.requests import Request
 from stream_interp.encode.window import OpenWindow
 from stream_interp.records.cut import Cut, LaneCount, Reason
 from stream_interp.records.dlq import DeadLetter
+from stream_interp.records.moments import MOMENT_COORDINATES
 from stream_interp.records.window import FIT, CutRef, Window
 from stream_interp.settings import WindowSettings
 

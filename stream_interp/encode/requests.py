@@ -13,9 +13,9 @@ from stream_interp.errors import UsageError
 from stream_interp.records.arrays import Arrays
 from stream_interp.records.control import ProjectorHeader
 from stream_interp.records.lane import Lane
+from stream_interp.records.moments import MOMENT_COORDINATES
 from stream_interp.records.window import FIT
 
-MOMENT_COORDINATES = 1_024  # beyond so many dimensions, moments live in fixed random projections
 PROJECTIONS_BYTES = 512 * 1024 * 1024  # 16 MB a site at d_in 4,096; names and widths are the producers' to choose
 MASSIVE_SHARE = 0.9  # of ‖x‖² in one coordinate; on real activations massive tokens start at 0.915, others end at 0.848
 MASSIVE_MIN_D_IN = 256

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+MOMENT_COORDINATES = 1_024  # r at most; beyond so many dimensions, moments live in fixed random projections
+
 
 class Moments:
     """Count, sum and scatter about the mean of fit tokens, merged pairwise (Chan, Golub, LeVeque 1983)."""

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from stream_interp.detect import partition
-from stream_interp.detect.state import MAX_COORDINATES, armed_bytes, learning_bytes
-from stream_interp.encode.requests import MOMENT_COORDINATES
+from stream_interp.detect.state import armed_bytes, learning_bytes
 from stream_interp.records.consumed import Consumed
 from stream_interp.records.lane import Lane
 from stream_interp.records.window import encode_window
@@ -40,7 +39,6 @@ def test_a_fitting_lane_holds_what_is_printed_and_small_change() -> None:
     driver = Driver()
     driver.feed(requests(np.random.default_rng(1), 80))
     assert held_bytes(driver.state) <= learning_bytes(D_IN, D_SAE, SETTINGS.baseline_requests) + 5_000
-    assert MAX_COORDINATES == MOMENT_COORDINATES
 
 
 def test_made_up_lanes_cannot_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from stream_interp.encode.dead_letter_rate import DeadLetterRate
 from stream_interp.encode.lanes import Lanes
 from stream_interp.errors import StreamInterpError
 from stream_interp.records.lane import NO_SAE, Lane
+from stream_interp.records.moments import MOMENT_COORDINATES
 from stream_interp.settings import RequestSettings
 from tests.encode.streams import Chunk, feed, record, settings, started
 
@@ -59,7 +60,7 @@ def test_producers_cannot_make_lanes_without_end(monkeypatch):
 
 
 def test_projections_of_many_wide_sites_stay_within_their_bytes(monkeypatch):
-    one = 1_025 * requests.MOMENT_COORDINATES * 4
+    one = 1_025 * MOMENT_COORDINATES * 4
     monkeypatch.setattr(requests, "PROJECTIONS_BYTES", 2 * one)
     monkeypatch.setattr(requests, "_kept", {})
     lanes = [Lane(model_id=f"m{k}", hook_name="h", model_revision="r", sae_fingerprint=NO_SAE) for k in range(4)]
