@@ -111,7 +111,7 @@ def test_cuts_tile_and_sums_equal_the_input_over_sigterm_and_kill(bench: Bench):
 
     with bench.worker("1") as first, bench.worker("2") as second:
         produce(300, seed=1)
-        until(lambda: bench.covered() > 0, first)
+        until(lambda: "reads from" in first.text and bench.covered() > 0, first)
         assert first.terminate() == 0, first.text
         produce(300, seed=2)
         until(lambda: bench.covered() > n // 2, second)
@@ -121,6 +121,7 @@ def test_cuts_tile_and_sums_equal_the_input_over_sigterm_and_kill(bench: Bench):
     with bench.worker("2") as third:
         until(lambda: bench.covered() > n // 2, third)
         with bench.worker("1") as fourth:  # a rebalance while it works
+            until(lambda: "reads from" in fourth.text, fourth)  # else the third may be through before it has started
             produce(300, seed=5)
             until(lambda: bench.covered() >= n, third)
             assert fourth.terminate() == 0, fourth.text
