@@ -105,6 +105,8 @@ class SiteSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     sae: str = ""
     massive: str = "share"  # share | norm:LIMIT | off
     idle_ok: bool = False  # silence of this site is not `blind`
+    feature_labels: str = ""  # JSON or CSV file, id → text, made for one SAE fingerprint
+    examples: Literal["off", "hashed", "plain"] = "off"  # request ids on `interp.examples`, see ExampleSettings
 
     def matches(self, *, tenant: str, model_id: str, model_revision: str, hook_name: str) -> bool:
         """All four globs match, case-sensitively."""
@@ -115,6 +117,64 @@ class SiteSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             (hook_name, self.hook_name),
         )
         return all(fnmatchcase(name, glob) for name, glob in pairs)
+
+
+class ExampleSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Live examples: per cut and lane, for so many features, the request in which each fired strongest."""
+
+    features: Annotated[int, Meta(ge=1, le=4096)] = 64
+    key_file: str = ""  # the HMAC key of `sites.examples = "hashed"`
+
+
+class SinkSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One `[[notify.sinks]]` entry: somewhere that notifications go."""
+
+    name: str
+    type: str  # a name of `notify/sinks/__init__.py`
+    url: str = ""  # where to; of `email` smtp://HOST:PORT or smtps://HOST:PORT
+    secret_file: str = (
+        ""  # webhook: signing secrets, one a line; pagerduty: routing key; email: password; else bearer token
+    )
+    username: str = ""  # of `email`
+    sender: str = ""
+    to: list[str] = field(default_factory=list)
+    allow: list[str] = field(default_factory=list)  # private hosts or networks that may be called after all
+    timeout_s: Positive = 10.0
+    interval_s: Positive = 60.0  # of `deadman`
+
+
+class RouteSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One `[[notify.routes]]` entry: what matches all of it goes to these sinks. Without routes all goes to all."""
+
+    tenant: str = "*"
+    model_id: str = "*"
+    hook_name: str = "*"
+    severity: Literal["info", "warning", "critical"] = "info"  # at least
+    cause: str = "*"
+    sinks: list[str] = field(default_factory=list)
+
+
+class NotifySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who hears of what, and how often."""
+
+    sinks: list[SinkSettings] = field(default_factory=list)
+    routes: list[RouteSettings] = field(default_factory=list)
+    group_interval_s: NonNegative = 60.0  # further transitions of a told incident wait so long and go out as one
+    repeat_interval_s: Positive = 4 * 3600.0  # an open incident that nobody acknowledged is told again
+    max_age_s: Positive = 24 * 3600.0  # what opened and resolved longer ago than this goes into a digest
+    flap_limit: Count = 4  # openings of the same story within `flap_window_s`, after which it is held back
+    flap_window_s: Positive = 3600.0
+    attempts: Count = 8  # of one delivery, with backoff and jitter; then it is a dead letter
+    silent_after_s: Positive = 45.0  # without heartbeat or a fresh status: `detector silent`
+    ui_url: str = ""  # where `stream-interp ui` is reached, for deep links
+    runbook_url: str = "deploy/runbooks"  # the folder of the runbooks, for links
+
+
+class LogSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a process writes to stderr."""
+
+    format: Literal["text", "json"] = "text"
+    level: Literal["debug", "info", "warning", "error"] = "info"
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -130,6 +190,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     status: StatusSettings = StatusSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
     sae: SaeSettings = SaeSettings()
+    examples: ExampleSettings = ExampleSettings()
+    notify: NotifySettings = NotifySettings()
+    log: LogSettings = LogSettings()
     sites: list[SiteSettings] = field(default_factory=list)
     unknown_sites: Literal["t0", "reject"] = "t0"  # a site that no entry names
 

@@ -31,7 +31,7 @@ from stream_interp.kafka.partitioner import partition_of
 from stream_interp.kafka.produce import require_topic
 from stream_interp.kafka.read import read_topic_to_end
 from stream_interp.kafka.transactions import CommittedOffset, Transaction, TransactionAborted, Transactions
-from stream_interp.records.alert import encode_alert, encode_alert_state
+from stream_interp.records.alert import alert_state, encode_alert, encode_alert_state
 from stream_interp.records.consumed import Consumed
 from stream_interp.records.control import MARKER_TYPE, Marker, Versioned, encode_control
 from stream_interp.records.envelope import Envelope, json_record
@@ -157,7 +157,7 @@ class Detect:
         self, transaction: Transaction, told: Told, markers: list[tuple[int, Marker]], statuses: list[Status]
     ) -> None:
         _send(transaction, ALERTS, map(encode_alert, told.alerts))
-        _send(transaction, ALERT_STATE, map(encode_alert_state, told.alerts))
+        _send(transaction, ALERT_STATE, (encode_alert_state(alert_state(alert)) for alert in told.alerts))
         _send(transaction, CONTROL, (record for control in told.controls for record in encode_control(control)))
         _send(transaction, STATUS, map(encode_status, statuses))
         for partition, marker in markers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
 from stream_interp.records.envelope import CLOUDEVENT_JSON, Envelope, json_record, read_json, rfc3339
 from stream_interp.records.lane import Lane, digest
@@ -30,6 +30,7 @@ class FeatureDrift(Struct, frozen=True, kw_only=True):
     rate_baseline: float
     rate_now: float
     detected_request: int  # requests of the lane since it was armed
+    label: str = ""  # untrusted text of an operator's file
 
 
 class ScoreDrift(Struct, frozen=True, kw_only=True):
@@ -77,6 +78,22 @@ class Alert(Struct, frozen=True, kw_only=True):
     explanations_reliable: bool = True  # false while SAE health is drifted: do not trust feature names then
 
 
+class Said(Struct, frozen=True, kw_only=True):
+    """Who said what of an incident or a lane, as claimed, and until when it holds (0 = no end of its own)."""
+
+    author: str
+    reason: str
+    at_ms: int
+    until_ms: int = 0
+
+
+class AlertState(Alert, frozen=True, kw_only=True):
+    """An incident's last transition, and what operators said of it."""
+
+    ack: Said | None = None
+    silence: Said | None = None
+
+
 class AlertEvent(Struct, frozen=True, kw_only=True):
     """The alert as it lies on the topic: a CloudEvent in structured mode."""
 
@@ -113,6 +130,11 @@ def decode_alert(value: bytes | None) -> Alert:
     return read_json(value, AlertEvent).data
 
 
-def encode_alert_state(alert: Alert) -> Envelope:
-    """The incident's last transition, keyed by incident, for a compacted topic."""
-    return json_record(alert.incident_id, STATE_TYPE, alert)
+def encode_alert_state(state: AlertState) -> Envelope:
+    """Keyed by incident, for a compacted topic."""
+    return json_record(state.incident_id, STATE_TYPE, state)
+
+
+def alert_state(alert: Alert, ack: Said | None = None, silence: Said | None = None) -> AlertState:
+    """An alert with what operators said of its incident and lane."""
+    return AlertState(**structs.asdict(alert), ack=ack, silence=silence)

@@ -1,4 +1,4 @@
-"""`interp.control`: projectors, baselines and (later) revisions, acks, silences; compacted, chunked, manifest last.
+"""`interp.control`: projectors, baselines, operators' orders, hashes of evidence; compacted, chunked, manifest last.
 
 Key `kind/lane_id/version/k`, the manifest under `kind/lane_id/version/manifest`. A reader uses a version only once
 its manifest and all its parts are there and the hash is right.
@@ -22,7 +22,10 @@ MANIFEST_TYPE = "interp.control.manifest.v1"
 PART_BYTES = 900_000
 _PART_DIGITS = 9
 
-Kind = Literal["projector", "baseline"]
+OrderKind = Literal["ack", "silence", "unsilence", "resolve", "relearn"]
+Kind = Literal["projector", "baseline", "ack", "silence", "unsilence", "resolve", "relearn", "evidence"]
+
+ARRAY_KINDS = ("projector", "baseline")  # the bodies of the others are JSON
 
 
 class Manifest(Struct, frozen=True, kw_only=True):
@@ -83,17 +86,44 @@ class BaselineHeader(Struct, frozen=True, kw_only=True):
     massive_share: float
 
 
+class Order(Struct, frozen=True, kw_only=True):
+    """What an operator asks of a lane. Who and why stand in the manifest, as claimed.
+
+    `resolve` and `relearn` change `step` and so become markers; `ack`, `silence` and `unsilence` never enter it.
+    """
+
+    schema_version: Literal[1] = 1
+    kind: OrderKind
+    lane: Lane
+    version: int
+    incident_id: str = ""  # of ack and resolve
+    until_ms: int = 0  # of ack (0 = until it resolves) and silence
+
+
+class EvidenceRoot(Struct, frozen=True, kw_only=True):
+    """The root hash of an evidence pack, so that an edited pack is found out."""
+
+    schema_version: Literal[1] = 1
+    lane: Lane
+    version: int
+    incident_id: str
+    root_sha256: str  # of the pack's manifest.json
+
+
 class Marker(Struct, frozen=True, kw_only=True):
     """A control record, or a change of `blind`, as it takes effect at one position of a windows partition."""
 
     schema_version: Literal[1] = 1
-    kind: Literal["baseline", "blind"]
+    kind: Literal["baseline", "blind", "resolve", "relearn"]
     lane: Lane
     version: int = 0
     sha256: str = ""
     at_ms: int = 0
     after_position: int = -1  # `blind` holds only if no later window of the lane was ticked
     drift: DriftSettings | None = None  # with a baseline: the settings that judge by it, so that a replay needs no file
+    incident_id: str = ""  # of `resolve`
+    author: str = ""
+    reason: str = ""
 
 
 MARKER_TYPE = "interp.marker.v1"
@@ -122,10 +152,31 @@ def encode_control(record: Versioned) -> list[Envelope]:
     """Parts in order, manifest last."""
     m = record.manifest
     parts = [
-        binary(f"{m.key}/{k}", PART_TYPE, SAFETENSORS, part, source="/control")
+        binary(f"{m.key}/{k}", PART_TYPE, SAFETENSORS if m.kind in ARRAY_KINDS else JSON, part, source="/control")
         for k, part in enumerate(split(record.body, PART_BYTES))
     ]
     return [*parts, binary(f"{m.key}/manifest", MANIFEST_TYPE, JSON, msgspec.json.encode(m), source="/control")]
+
+
+def make_order(order: Order | EvidenceRoot, author: str, reason: str) -> Versioned:
+    """An operator's record: a body of JSON in one part."""
+    kind: Kind = order.kind if isinstance(order, Order) else "evidence"
+    body = msgspec.json.encode(order)
+    manifest = Manifest(
+        kind=kind, lane=order.lane, version=order.version, parts=1, bytes=len(body), sha256=sha256(body),
+        author=author, reason=reason,
+    )  # fmt: skip
+    return Versioned(manifest, body)
+
+
+def read_order(record: Versioned) -> Order:
+    """What an operator asks. Raises IntegrityError."""
+    return read_json(record.body, Order)
+
+
+def read_evidence_root(record: Versioned) -> EvidenceRoot:
+    """The root hash of a pack. Raises IntegrityError."""
+    return read_json(record.body, EvidenceRoot)
 
 
 def read_projector(record: Versioned) -> tuple[ProjectorHeader, Arrays]:

@@ -17,10 +17,11 @@ class Delivery(Struct, frozen=True, kw_only=True):
     schema_version: Literal[1] = 1
     sink: str
     event_id: str
-    outcome: Literal["delivered", "failed", "silenced"]
+    outcome: Literal["begun", "delivered", "failed", "silenced"]  # begun: the sink appeared; event_id is `begin`
     attempts: int
     at_ms: int
     detail: str = ""
+    incident_id: str = ""
 
 
 def encode_delivery(delivery: Delivery) -> Envelope:

@@ -22,6 +22,8 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
     version: str
     partitions: list[str] = field(default_factory=list)
     counters: dict[str, int] = field(default_factory=dict)
+    stopping: bool = False  # the last one of a process that was asked to end
+    sinks_failing: list[str] = field(default_factory=list)  # of NOTIFY: their last delivery was given up
 
 
 def encode_heartbeat(heartbeat: Heartbeat) -> Envelope:

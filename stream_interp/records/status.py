@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec import Struct, field
 
-from stream_interp.records.alert import FeatureDrift, Position, ScoreDrift
+from stream_interp.records.alert import FeatureDrift, Position, Said, ScoreDrift
 from stream_interp.records.envelope import Envelope, json_record
 from stream_interp.records.lane import Lane
 
@@ -59,6 +59,7 @@ class IncidentCard(Struct, frozen=True, kw_only=True):
     features_drifted: int
     features: list[FeatureDrift] = field(default_factory=list)
     scores: list[ScoreDrift] = field(default_factory=list)
+    ack: Said | None = None
 
 
 class Status(Struct, frozen=True, kw_only=True):
@@ -81,6 +82,9 @@ class Status(Struct, frozen=True, kw_only=True):
     incident: IncidentCard | None = None
     second_opinions: dict[str, int] = field(default_factory=dict)  # drifts river's detectors saw; they open nothing
     lag_age_s: float | None = None  # age of the oldest window not yet read
+    silence: Said | None = None  # notifications of this lane are held back until then
+    labels: str = ""  # why features have no label, where a file of labels is named; empty where they have
+    sinks_failing: list[str] = field(default_factory=list)  # of NOTIFY, by its heartbeat
 
 
 def encode_status(status: Status) -> Envelope:

@@ -20,7 +20,7 @@ from stream_interp.records.window import WindowHeader, decode_window, encode_win
 from tests.topics import samples as s
 
 RECORDS: list[tuple[msgspec.Struct, Callable[[Any], Envelope], str]] = [
-    (s.ALERT, alert.encode_alert_state, s.ALERT.incident_id),
+    (s.ALERT_STATE, alert.encode_alert_state, s.ALERT.incident_id),
     (s.CUT, cut.encode_cut, "interp.activations/0"),
     (s.DELIVERY, delivery.encode_delivery, f"webhook/{s.ALERT.event_id}"),
     (s.EXAMPLE, example.encode_example, s.LANE.lane_id),

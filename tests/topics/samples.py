@@ -6,16 +6,30 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stream_interp.records.alert import Alert, FeatureDrift, Position, ScoreDrift, encode_alert, encode_alert_state
+from stream_interp.records.alert import (
+    Alert,
+    FeatureDrift,
+    Position,
+    Said,
+    ScoreDrift,
+    alert_state,
+    encode_alert,
+    encode_alert_state,
+)
+from stream_interp.records.annotation import encode_annotation, make_annotation
 from stream_interp.records.arrays import pack
 from stream_interp.records.checkpoint import encode_checkpoint, make_checkpoint
 from stream_interp.records.control import (
     MARKER_TYPE,
     BaselineHeader,
+    EvidenceRoot,
     Marker,
+    Order,
     ProjectorHeader,
     encode_control,
     make_control,
+    make_order,
+    read_order,
 )
 from stream_interp.records.cut import Cut, LaneCount, OpenRequest, encode_cut
 from stream_interp.records.delivery import Delivery, encode_delivery
@@ -99,13 +113,26 @@ SCORE = ScoreDrift(
 )  # fmt: skip
 ALERT = Alert(
     event_id="0f" * 16, lane=LANE, incident_id=f"{LANE.lane_id}-1", transition="opened", severity="critical",
-    status="critical", cause_hint="input_shift", groups=["t0", "features"], features_drifted=1, features=[FEATURE],
+    status="critical", cause_hint="data_shift", groups=["t0", "features"], features_drifted=1, features=[FEATURE],
     scores=[SCORE], opened_request=412, request=412, change_estimate_request=401, at_ms=AT_MS, position=POSITION,
     window_id=WINDOW.header.window_id, baseline_version=AT_MS - 1,
 )  # fmt: skip
+ACK = make_order(
+    Order(kind="ack", lane=LANE, version=AT_MS + 60_000, incident_id=ALERT.incident_id), "ada", "known campaign"
+)
+SILENCE = make_order(
+    Order(kind="silence", lane=LANE, version=AT_MS + 61_000, until_ms=AT_MS + 3_661_000), "ada", "planned roll-out"
+)
+EVIDENCE_ROOT = make_order(
+    EvidenceRoot(lane=LANE, version=AT_MS + 62_000, incident_id=ALERT.incident_id, root_sha256="ab" * 32),
+    "ada", "evidence pack",
+)  # fmt: skip
+ANNOTATION = make_annotation(ACK, read_order(ACK))
+SAID = Said(author="ada", reason="known campaign", at_ms=AT_MS + 60_000)
+ALERT_STATE = alert_state(ALERT, ack=SAID)
 INCIDENT = IncidentCard(
     incident_id=ALERT.incident_id, severity="critical", opened_request=412, opened_at_ms=AT_MS,
-    cause_hint="input_shift", features_drifted=1, features=[FEATURE], scores=[SCORE],
+    cause_hint="data_shift", features_drifted=1, features=[FEATURE], scores=[SCORE], ack=SAID,
 )  # fmt: skip
 STATUS = Status(
     lane=LANE, state="ok", as_of_ms=AT_MS + 900, closed_at_ms=AT_MS, position=POSITION, sequence=3, requests=400,
@@ -175,11 +202,15 @@ SAMPLES = (
     Sample("marker.json", json_record(LANE.lane_id, MARKER_TYPE, MARKER)),
     Sample("cut.json", encode_cut(CUT)),
     Sample("alert.json", encode_alert(ALERT)),
-    Sample("alert_state.json", encode_alert_state(ALERT)),
+    Sample("annotation.json", encode_annotation(ANNOTATION)),
+    Sample("alert_state.json", encode_alert_state(ALERT_STATE)),
     Sample("status.json", encode_status(STATUS)),
     Sample("status_critical.json", encode_status(STATUS_CRITICAL)),
     Sample("projector.safetensors", encode_control(PROJECTOR)[0]),
     Sample("baseline.safetensors", encode_control(BASELINE)[0]),
+    Sample("order_ack.json", encode_control(ACK)[0]),
+    Sample("order_silence.json", encode_control(SILENCE)[0]),
+    Sample("evidence_root.json", encode_control(EVIDENCE_ROOT)[0]),
     Sample("control_manifest.json", encode_control(BASELINE)[-1]),
     Sample("checkpoint_manifest.json", encode_checkpoint(CHECKPOINT)[-1]),
     Sample("heartbeat.json", encode_heartbeat(HEARTBEAT)),

@@ -8,9 +8,10 @@ from typing import Any
 import msgspec
 
 from stream_interp.records import window
-from stream_interp.records.alert import Alert, AlertEvent
+from stream_interp.records.alert import AlertEvent, AlertState
+from stream_interp.records.annotation import AnnotationEvent
 from stream_interp.records.checkpoint import CheckpointManifest
-from stream_interp.records.control import BaselineHeader, Manifest, Marker, ProjectorHeader
+from stream_interp.records.control import BaselineHeader, EvidenceRoot, Manifest, Marker, Order, ProjectorHeader
 from stream_interp.records.cut import Cut
 from stream_interp.records.delivery import Delivery
 from stream_interp.records.dlq import DeadLetter
@@ -24,15 +25,18 @@ Arrays = Mapping[str, tuple[str, str]]  # name → (dtype, shape and unit)
 
 JSON_RECORDS: dict[str, type[msgspec.Struct]] = {
     "alert": AlertEvent,
-    "alert_state": Alert,
+    "alert_state": AlertState,
+    "annotation": AnnotationEvent,
     "checkpoint_manifest": CheckpointManifest,
     "control_manifest": Manifest,
     "cut": Cut,
     "dead_letter": DeadLetter,
     "delivery": Delivery,
+    "evidence_root": EvidenceRoot,
     "example": Example,
     "heartbeat": Heartbeat,
     "marker": Marker,
+    "order": Order,
     "status": Status,
 }
 PROJECTOR_ARRAYS = {
