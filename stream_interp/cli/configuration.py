@@ -1,6 +1,7 @@
 """Settings from defaults < TOML file < environment < flags, with the origin of every value.
 
-Environment: `STREAM_INTERP_DRIFT__TOLERANCE=1.3` is `drift.tolerance`, in any case; `sites` is JSON. Below
+Environment: `STREAM_INTERP_DRIFT__TOLERANCE=1.3` is `drift.tolerance`, in any case; lists of tables
+(`sites`, `notify.sinks`, `notify.routes`) are JSON. Below
 `STREAM_INTERP_KAFKA__LIBRDKAFKA__` each `_` is a dot: `…__SECURITY_PROTOCOL=SASL_SSL` is librdkafka's
 `security.protocol`. A name with `_FILE` added (`STREAM_INTERP_REDIS__URL_FILE`) takes its value from that file.
 """

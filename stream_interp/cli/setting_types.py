@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ import msgspec
 from msgspec import inspect
 
 from stream_interp.errors import UsageError
-from stream_interp.settings import Settings, SiteSettings
+from stream_interp.settings import Settings
 
 PASS_THROUGH = "kafka.librdkafka"  # the one open table: anything below it is a name of librdkafka's
 
@@ -26,7 +27,11 @@ def _walk(struct: type, prefix: str) -> Iterator[tuple[str, Any]]:
 
 TYPES: dict[str, Any] = dict(_walk(Settings, ""))
 SECTIONS = {name.rpartition(".")[0] for name in TYPES} - {""}
-_SITE_FIELDS = [field.name for field in msgspec.structs.fields(SiteSettings)]
+_LISTS: dict[str, type] = {  # lists of tables, such as `sites`: the struct of one entry
+    name: kind.item_type.cls
+    for name, kind in zip(TYPES, inspect.multi_type_info(TYPES.values()), strict=True)
+    if isinstance(kind, inspect.ListType) and isinstance(kind.item_type, inspect.StructType)
+}
 _BOUNDS = (("gt", ">"), ("ge", "≥"), ("lt", "<"), ("le", "≤"))
 _SECRETS = ("password", "passphrase", "secret", "key", "pem", "jaas", "token", "oauthbearer.config")
 
@@ -68,18 +73,9 @@ def convert(name: str, raw: object, origin: str, is_text: bool) -> object:
     """
     if name.startswith(f"{PASS_THROUGH}."):
         return _pass_through(name, raw, origin)
-    kind = inspect.type_info(TYPES[name])
-    if name == "sites":
-        raw = _json(raw) if is_text else raw
-        _check_sites(raw, origin)
-    try:
-        value: object = msgspec.convert(raw, TYPES[name], strict=not is_text)
-    except msgspec.ValidationError as error:
-        detail = f" ({error})" if name == "sites" else ""
-        raise UsageError(f"{name} ({origin}): found {raw!r}, expected {expected(kind)}{detail}") from None
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UsageError(f"{name} ({origin}): found {raw!r}, expected {expected(kind)}")
-    return value
+    if name in _LISTS:
+        return _tables(name, _json(raw) if is_text else raw, origin)
+    return _value(name, TYPES[name], raw, origin, is_text)
 
 
 def expected(kind: inspect.Type) -> str:
@@ -91,17 +87,19 @@ def expected(kind: inspect.Type) -> str:
     if isinstance(kind, inspect.IntType | inspect.FloatType):
         limits = [f"{sign} {getattr(kind, name):g}" for name, sign in _BOUNDS if getattr(kind, name) is not None]
         return " ".join(["a whole number" if isinstance(kind, inspect.IntType) else "a number", " and ".join(limits)])
-    return "a list of tables" if isinstance(kind, inspect.ListType) else "text"
+    return "a list of texts" if isinstance(kind, inspect.ListType) else "text"
 
 
 def shown(name: str, value: object) -> object:
-    """A value as it may be shown: secrets and the credentials of addresses hidden; paths of secret files are not."""
+    """A value as it may be shown: secrets and the credentials of addresses hidden; paths of secret files are not.
+
+    Of a `url` inside a list of tables only scheme and host are shown: the path of many web hooks is a secret.
+    """
     if name.startswith(f"{PASS_THROUGH}.") and any(word in name for word in _SECRETS):
         return "(hidden)"
-    if isinstance(value, str) and "://" in value and "@" in value:
-        scheme, _, rest = value.partition("://")
-        return f"{scheme}://(hidden)@{rest.rpartition('@')[2]}"
-    return msgspec.to_builtins(value)
+    if name in _LISTS:
+        return [_shown_entry(entry) for entry in msgspec.to_builtins(value)]
+    return _shown_url(value) if isinstance(value, str) else msgspec.to_builtins(value)
 
 
 def names_secret(name: str) -> bool:
@@ -124,12 +122,50 @@ def _json(raw: object) -> object:
         return raw
 
 
-def _check_sites(raw: object, origin: str) -> None:
-    for k, entry in enumerate(raw if isinstance(raw, list) else []):
-        for name in entry if isinstance(entry, dict) else []:
-            if name not in _SITE_FIELDS:
-                close = difflib.get_close_matches(str(name), _SITE_FIELDS, n=1) or _SITE_FIELDS
-                raise UsageError(f"sites[{k}].{name} ({origin}): unknown setting; did you mean {', '.join(close)}?")
+def _tables(name: str, raw: object, origin: str) -> list[Any]:
+    if not isinstance(raw, list) or not all(isinstance(entry, dict) for entry in raw):
+        # What was found is not told: it may hold the secret address of a web hook.
+        raise UsageError(f"{name} ({origin}): expected a list of tables, such as [[{name}]] in TOML or [{{…}}] in JSON")
+    return [_table(f"{name}[{k}]", _LISTS[name], entry, origin) for k, entry in enumerate(raw)]
+
+
+def _table(name: str, struct: type, entry: dict[str, object], origin: str) -> Any:
+    fields = {field.name: field for field in msgspec.structs.fields(struct)}
+    for key in entry:
+        if key not in fields:
+            close = difflib.get_close_matches(str(key), fields, n=1) or list(fields)
+            raise UsageError(f"{name}.{key} ({origin}): unknown setting; did you mean {', '.join(close)}?")
+    missing = [key for key, field in fields.items() if field.required and key not in entry]
+    if missing:
+        raise UsageError(f"{name} ({origin}): has no {' and no '.join(missing)}; every entry needs it")
+    return struct(**{key: _value(f"{name}.{key}", fields[key].type, raw, origin, False) for key, raw in entry.items()})
+
+
+def _value(name: str, kind: Any, raw: object, origin: str, is_text: bool) -> object:
+    refusal = UsageError(f"{name} ({origin}): found {raw!r}, expected {expected(inspect.type_info(kind))}")
+    try:
+        value: object = msgspec.convert(raw, kind, strict=not is_text)
+    except msgspec.ValidationError:
+        raise refusal from None
+    if isinstance(value, float) and not math.isfinite(value):
+        raise refusal
+    return value
+
+
+def _shown_entry(entry: dict[str, object]) -> dict[str, object]:
+    url = entry.get("url")
+    if not isinstance(url, str) or "://" not in url:
+        return entry
+    scheme, _, rest = str(_shown_url(url)).partition("://")
+    host = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    return entry | {"url": f"{scheme}://{host}{'/(hidden)' if rest.rstrip('/') != host else ''}"}
+
+
+def _shown_url(text: str) -> str:
+    if "://" not in text or "@" not in text:
+        return text
+    scheme, _, rest = text.partition("://")
+    return f"{scheme}://(hidden)@{rest.rpartition('@')[2]}"
 
 
 def _below(section: str) -> list[str]:

@@ -26,6 +26,24 @@ socket.keepalive.enable = true
 [[sites]]
 model_id = "m"
 sae = "/saes/a"
+
+[[notify.sinks]]
+name = "desk"
+type = "slack"
+url = "https://u:pw@hooks.slack.com/services/T0/B0/s3cret"
+
+[[notify.sinks]]
+name = "mail"
+type = "email"
+url = "smtp://mail.example:587"
+to = ["a@example.org"]
+
+[notify]
+attempts = 3
+
+[[notify.routes]]
+severity = "critical"
+sinks = ["desk"]
 """
 
 
@@ -61,6 +79,31 @@ def test_file_is_read_with_the_line_of_each_value(folder: Path) -> None:
     assert loaded.origins["kafka.librdkafka.security.protocol"] == f"{path}:11"
     assert loaded.origins["sites"] == f"{path}:15"
     assert "drift.clock" not in loaded.origins
+
+
+def test_lists_of_tables_are_read_and_shown_without_the_secrets_of_their_addresses(folder: Path) -> None:
+    loaded = _load(folder)
+    notify = loaded.settings.notify
+    assert [sink.name for sink in notify.sinks] == ["desk", "mail"]
+    assert notify.sinks[1].to == ["a@example.org"]
+    assert (notify.attempts, notify.routes[0].severity, notify.routes[0].sinks) == (3, "critical", ["desk"])
+    assert loaded.origins["notify.sinks"] == f"{folder / 'stream-interp.toml'}:19"
+    rows = {name: shown(name, value) for name, value in values(loaded.settings).items()}
+    assert [sink["url"] for sink in rows["notify.sinks"]] == [  # type: ignore[attr-defined]
+        "https://(hidden)@hooks.slack.com/(hidden)",
+        "smtp://mail.example:587",
+    ]
+    assert rows["notify.routes"][0]["sinks"] == ["desk"]  # type: ignore[index]
+
+
+def test_the_environment_gives_lists_of_tables_as_json_and_broken_json_is_not_repeated(tmp_path: Path) -> None:
+    sinks = '[{"name": "hook", "type": "webhook", "url": "https://h?token=s3cret"}]'
+    loaded = _load(tmp_path, NOTIFY__SINKS=sinks)
+    assert loaded.settings.notify.sinks[0].url == "https://h?token=s3cret"
+    assert "s3cret" not in str(shown("notify.sinks", loaded.settings.notify.sinks))
+    with pytest.raises(UsageError, match=r"notify\.sinks \(STREAM_INTERP_NOTIFY__SINKS\)") as caught:
+        _load(tmp_path, NOTIFY__SINKS=sinks[:-1])
+    assert "s3cret" not in str(caught.value)
 
 
 def test_environment_wins_over_file_and_flags_over_both(folder: Path) -> None:
@@ -122,7 +165,31 @@ def test_python_values_are_flags_too(tmp_path: Path) -> None:
         ("baseline.requests", "many", "expected a whole number ≥ 50"),
         ("drift.clock", "wall", "expected one of closed_at, requests"),
         ("sites", '[{"sea": "/x"}]', "sites[0].sea (flag): unknown setting; did you mean sae?"),
-        ("sites", "x", "expected a list of tables"),
+        ("sites", "x", "expected a list of tables, such as [[sites]]"),
+        ("sites", '[{"idle_ok": 3}]', "sites[0].idle_ok (flag): found 3, expected true or false"),
+        ("notify.sinks", '["console"]', "expected a list of tables"),
+        ("notify.sinks", '[{"name": "a"}]', "notify.sinks[0] (flag): has no type"),
+        (
+            "notify.sinks",
+            '[{"name": "a", "typ": "slack"}]',
+            "notify.sinks[0].typ (flag): unknown setting; did you mean type",
+        ),
+        (
+            "notify.sinks",
+            '[{"name": "a", "type": "b", "to": "x"}]',
+            "notify.sinks[0].to (flag): found 'x', expected a list",
+        ),
+        (
+            "notify.sinks",
+            '[{"name": "a", "type": "b", "timeout_s": 0}]',
+            "timeout_s (flag): found 0, expected a number > 0",
+        ),
+        (
+            "notify.routes",
+            '[{"severity": "bad"}]',
+            "notify.routes[0].severity (flag): found 'bad', expected one of critical, info",
+        ),
+        ("notify.sink", "[]", "did you mean notify.sinks"),
         ("kafka.librdkafka", "3", "expected a JSON object"),
     ],
 )
