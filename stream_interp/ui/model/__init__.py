@@ -1,0 +1,1 @@
+"""What the topics say, held in bounded memory. Pure: fed with consumed records."""

@@ -1,0 +1,1 @@
+"""The views over HTTP: one starlette app, templates, two static files."""
