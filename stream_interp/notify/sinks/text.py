@@ -1,0 +1,33 @@
+"""Untrusted text made inert and short. Pure."""
+
+from __future__ import annotations
+
+import unicodedata
+
+_BIDI = frozenset(
+    "\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+)  # they reorder what follows
+_INERT = frozenset({"Cc", "Cs", "Zl", "Zp"})  # controls, lone surrogates, line and paragraph separators
+
+
+def plain(text: str, limit: int) -> str:
+    """At most `limit` characters that every encoding takes; control characters but newline and tab as `\\x1b`."""
+    return short("".join(_inert(c, "\n\t") for c in text[: limit + 1].replace("\r\n", "\n")), limit)
+
+
+def one_line(text: str, limit: int) -> str:
+    """The same on one line: each run of white space is one space."""
+    return short("".join(_inert(c, "") for c in " ".join(text[: 4 * limit].split())), limit)
+
+
+def short(text: str, limit: int) -> str:
+    """At most `limit` characters, an ellipsis where something was cut."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _inert(character: str, kept: str) -> str:
+    if character in kept:
+        return character
+    if character in _BIDI or unicodedata.category(character) in _INERT:
+        return character.encode("unicode_escape").decode()
+    return character
