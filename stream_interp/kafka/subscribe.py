@@ -1,4 +1,7 @@
-"""Typed alerts for any consumer: `for alert in AlertSubscriber("127.0.0.1:19092"): …`."""
+"""Typed alerts for any consumer: `for alert in AlertSubscriber("127.0.0.1:19092"): …`.
+
+`EventSubscriber` is the same with what operators said of them.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from types import TracebackType
+from typing import Generic, Self, TypeVar
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -14,7 +18,8 @@ from stream_interp.errors import DependencyUnreachable, IntegrityError
 from stream_interp.kafka import client
 from stream_interp.kafka.faults import Faults
 from stream_interp.kafka.read import end_offsets, raise_if_refused
-from stream_interp.records.alert import Alert, decode_alert
+from stream_interp.records.alert import Alert
+from stream_interp.records.annotation import Annotation, decode_event
 from stream_interp.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
@@ -23,28 +28,11 @@ TOPIC = "interp.alerts"
 UNREACHABLE_AFTER_S = 60.0  # outlives the restart of a broker
 _PROBE_EVERY_S = 5.0
 
+Event = TypeVar("Event", bound=Alert | Annotation)
 
-class AlertSubscriber:
-    """Iterates committed alerts, for ever. A context manager; use it from one thread.
 
-    Without a group it reads all partitions and remembers nothing. With a group the members share the partitions, and
-    each alert comes at least once: it is committed only after the loop has asked for the next one, so the alert being
-    handled in a crash comes again. Drop repeats by `Alert.event_id`.
-
-    Args:
-        bootstrap: Kafka address.
-        group: consumer group id, as it is.
-        tenant: only alerts of this tenant.
-        model_id: only alerts of this model.
-        from_beginning: the whole topic; else only what comes after this call. A group that has committed before goes
-            on from there in either case.
-        topic_prefix: put before the topic's name.
-        librdkafka: client settings, for example `security.protocol`; they win.
-
-    Raises:
-        DependencyUnreachable: Kafka does not answer, refuses us, or has no such topic. While reading: the same, after
-            60 s without a broker.
-    """
+class _Subscriber(Generic[Event]):
+    """What both subscribers do; see `AlertSubscriber`."""
 
     def __init__(
         self,
@@ -58,7 +46,7 @@ class AlertSubscriber:
         librdkafka: Mapping[str, str] | None = None,
     ) -> None:
         kafka = KafkaSettings(bootstrap=bootstrap, topic_prefix=topic_prefix, librdkafka=dict(librdkafka or {}))
-        self.malformed = 0  # records skipped because they are no alerts
+        self.malformed = 0  # records skipped because they are no events
         self._tenant, self._model_id = tenant, model_id
         self._topic, self._address = topic_prefix + TOPIC, client.address(kafka)
         self._in_group = group is not None
@@ -76,8 +64,8 @@ class AlertSubscriber:
         else:
             self._consumer.assign([TopicPartition(self._topic, p, at) for p, at in self._start.items()])
 
-    def poll(self, timeout_s: float) -> Alert | None:
-        """The next alert, or None if none came in time. The alert handed out before counts as handled.
+    def poll(self, timeout_s: float) -> Event | None:
+        """The next event, or None if none came in time. The event handed out before counts as handled.
 
         Raises:
             DependencyUnreachable: see the class.
@@ -87,13 +75,13 @@ class AlertSubscriber:
         while True:
             message = self._consumer.poll(max(0.0, deadline_s - time.monotonic()))
             self._reach.check(self._consumer, heard=message is not None and message.error() is None)
-            if message is not None and (alert := self._alert(message)) is not None:
-                return alert
+            if message is not None and (event := self._event(message)) is not None:
+                return event
             if time.monotonic() >= deadline_s:
                 return None
 
     def commit(self) -> None:
-        """The alert handed out last is handled: commit it now. Without a group it does nothing."""
+        """The event handed out last is handled: commit it now. Without a group it does nothing."""
         self._handled()
         if self._in_group:
             try:
@@ -103,16 +91,16 @@ class AlertSubscriber:
                     raise self._failed("commit", error, "The alert comes again: drop repeats by event_id.") from error
 
     def close(self) -> None:
-        """Leave the group; handled alerts are committed."""
+        """Leave the group; handled events are committed."""
         self._consumer.close()
 
-    def __iter__(self) -> Iterator[Alert]:
+    def __iter__(self) -> Iterator[Event]:
         while True:
-            alert = self.poll(1.0)
-            if alert is not None:
-                yield alert
+            event = self.poll(1.0)
+            if event is not None:
+                yield event
 
-    def __enter__(self) -> AlertSubscriber:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -120,25 +108,28 @@ class AlertSubscriber:
     ) -> None:
         self.close()
 
-    def _alert(self, message: Message) -> Alert | None:
+    def _event(self, message: Message) -> Event | None:
         if (error := message.error()) is not None:
             raise_if_refused(error, self._topic, self._address)
             log.warning("alerts: %s; going on", error.str())
             return None
         self._handing_out = message
         try:
-            alert = decode_alert(message.value())
+            event = decode_event(message.value())
         except IntegrityError as error:
             self.malformed += 1
             log.warning("alerts: skipped %s[%s]@%s: %s", self._topic, message.partition(), message.offset(), error)
-            alert = None
-        if alert is not None and self._wanted(alert):
-            return alert
+        else:
+            if self._is_of_lane(event) and (wanted := self._wanted(event)) is not None:
+                return wanted
         self._handled()
         return None
 
-    def _wanted(self, alert: Alert) -> bool:
-        return self._tenant in (None, alert.lane.tenant) and self._model_id in (None, alert.lane.model_id)
+    def _wanted(self, event: Alert | Annotation) -> Event | None:
+        raise NotImplementedError
+
+    def _is_of_lane(self, event: Alert | Annotation) -> bool:
+        return self._tenant in (None, event.lane.tenant) and self._model_id in (None, event.lane.model_id)
 
     def _handled(self) -> None:
         message, self._handing_out = self._handing_out, None
@@ -181,6 +172,41 @@ def _config(kafka: KafkaSettings, group: str | None, on_error: client.OnError) -
         enable_auto_commit=True,  # of what `store_offsets` has stored, and once more on closing
         auto_commit_interval_ms=1000,
     )
+
+
+class AlertSubscriber(_Subscriber[Alert]):
+    """Iterates committed alerts, for ever; what operators said of them is skipped.
+
+    A context manager; use it from one thread.
+
+    Without a group it reads all partitions and remembers nothing. With a group the members share the partitions, and
+    each alert comes at least once: it is committed only after the loop has asked for the next one, so the alert being
+    handled in a crash comes again. Drop repeats by `event_id`.
+
+    Args:
+        bootstrap: Kafka address.
+        group: consumer group id, as it is.
+        tenant: only alerts of this tenant.
+        model_id: only alerts of this model.
+        from_beginning: the whole topic; else only what comes after this call. A group that has committed before goes
+            on from there in either case.
+        topic_prefix: put before the topic's name.
+        librdkafka: client settings, for example `security.protocol`; they win.
+
+    Raises:
+        DependencyUnreachable: Kafka does not answer, refuses us, or has no such topic. While reading: the same, after
+            60 s without a broker.
+    """
+
+    def _wanted(self, event: Alert | Annotation) -> Alert | None:
+        return event if isinstance(event, Alert) else None
+
+
+class EventSubscriber(_Subscriber[Alert | Annotation]):
+    """As `AlertSubscriber`, with the annotations: acks, silences and their ends."""
+
+    def _wanted(self, event: Alert | Annotation) -> Alert | Annotation:
+        return event
 
 
 class _Reach:

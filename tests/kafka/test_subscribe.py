@@ -11,8 +11,9 @@ from confluent_kafka.admin import NewTopic
 
 from stream_interp.errors import DependencyUnreachable
 from stream_interp.kafka import client
-from stream_interp.kafka.subscribe import TOPIC, AlertSubscriber
+from stream_interp.kafka.subscribe import TOPIC, AlertSubscriber, EventSubscriber
 from stream_interp.records.alert import Alert, Position, encode_alert, event_id
+from stream_interp.records.annotation import Annotation, encode_annotation
 from stream_interp.records.lane import Lane
 from stream_interp.settings import KafkaSettings
 
@@ -190,3 +191,17 @@ def test_a_missing_topic_or_broker_is_said(kafka_bootstrap):
         AlertSubscriber(kafka_bootstrap, topic_prefix="nowhere.")
     with pytest.raises(DependencyUnreachable, match=r"127\.0\.0\.1:1: .*refused"):
         AlertSubscriber("127.0.0.1:1")
+
+
+def test_what_operators_said_is_skipped_in_silence_unless_asked_for(kafka, send, subscribe, caplog):
+    ack = Annotation(
+        event_id="a", lane=make_alert(0).lane, kind="ack", incident_id="i0", author="ada", reason="", at_ms=1
+    )
+    send(make_alert(0), raw=[encode_annotation(ack).value])
+    send(make_alert(1))
+    with subscribe(from_beginning=True) as subscriber:
+        assert take(subscriber, 2) == ids(0, 1)
+        assert subscriber.malformed == 0
+    assert caplog.text == ""
+    with EventSubscriber(kafka.bootstrap, topic_prefix=kafka.topic_prefix, from_beginning=True) as subscriber:
+        assert list(itertools.islice(subscriber, 3)) == [make_alert(0), ack, make_alert(1)]
