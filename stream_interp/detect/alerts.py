@@ -68,7 +68,9 @@ def incident_id(lane: Lane, number: int) -> str:
     return digest(lane.lane_id, "incident", number)[:16]
 
 
-def incident_alert(state: LaneState, incident: Incident, transition: Transition, window_id: str = "") -> Alert:
+def incident_alert(
+    state: LaneState, incident: Incident, transition: Transition, window_id: str = "", note: str = ""
+) -> Alert:
     """A transition of an incident of an armed lane."""
     assert state.tests is not None
     assert state.evidence is not None
@@ -94,6 +96,7 @@ def incident_alert(state: LaneState, incident: Incident, transition: Transition,
         window_id=window_id,
         baseline_version=state.baseline.header.version,
         explanations_reliable="health" not in incident.groups,
+        note=note,
     )
 
 

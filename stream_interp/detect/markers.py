@@ -2,52 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
+from msgspec import structs
+
+from stream_interp.detect.orders import open_incident_id, version_in_effect
 from stream_interp.detect.partition import WindowsPartition
 from stream_interp.detect.state import LaneState
-from stream_interp.errors import IntegrityError
-from stream_interp.records.consumed import Consumed
-from stream_interp.records.control import ControlReader, Marker, Versioned
+from stream_interp.records.control import Manifest, Marker, Order, Versioned
 from stream_interp.settings import DriftSettings, Settings
-
-OWN_AUTHOR = "detect"  # what `step` emits is in effect where it was emitted: it needs no marker
-
-
-class Baselines:
-    """Operators' baselines as they lie on `interp.control`."""
-
-    def __init__(self) -> None:
-        self._reader = ControlReader()
-        self._whole: dict[tuple[str, int], Versioned] = {}
-
-    def add(self, record: Consumed) -> Versioned | None:
-        """Takes one record; the operator's baseline that it completed, if any.
-
-        Raises:
-            IntegrityError: a manifest that cannot be read.
-        """
-        try:
-            whole = self._reader.add((record.key or b"").decode(), record.value)
-        except UnicodeDecodeError as error:
-            raise IntegrityError(f"interp.control offset {record.offset}: its key is not UTF-8 text") from error
-        if whole is None or whole.manifest.kind != "baseline" or whole.manifest.author == OWN_AUTHOR:
-            return None
-        self._whole[whole.manifest.lane.lane_id, whole.manifest.version] = whole
-        return whole
-
-    def find(self, marker: Marker) -> Versioned | None:
-        """The one that a marker names, if its hash is right."""
-        found = self._whole.get((marker.lane.lane_id, marker.version))
-        return found if found is not None and found.manifest.sha256 == marker.sha256 else None
-
-    def newest(self) -> Iterable[Versioned]:
-        """The newest of every lane."""
-        newest: dict[str, Versioned] = {}
-        for (lane_id, version), whole in self._whole.items():
-            if lane_id not in newest or version > newest[lane_id].manifest.version:
-                newest[lane_id] = whole
-        return newest.values()
 
 
 class LaneWatch:
@@ -60,7 +23,8 @@ class LaneWatch:
     def __init__(self, since_s: float) -> None:
         self._since_s = since_s
         self._window_s: dict[str, float] = {}
-        self._marked: dict[str, int] = {}  # lane → newest baseline with a marker
+        self._marked: dict[str, int] = {}  # lane → newest baseline or order to learn again with a marker
+        self._resolved: set[str] = set()  # incidents whose end has a marker
         self._blind_at: dict[str, int] = {}  # lane → its position when `blind` was written
 
     def saw_window(self, lane_id: str, now_s: float) -> None:
@@ -71,13 +35,31 @@ class LaneWatch:
         """The marker that brings the newest baseline into effect, once; None where it is in effect or marked."""
         manifest = newest.manifest
         lane_id = manifest.lane.lane_id
-        in_effect = state.baseline.header.version if state is not None and state.baseline is not None else -1
+        in_effect = version_in_effect(state) if state is not None else -1
         if manifest.version <= max(in_effect, self._marked.get(lane_id, -1)):
             return None
         self._marked[lane_id] = manifest.version
         return Marker(
             kind="baseline", lane=manifest.lane, version=manifest.version, sha256=manifest.sha256, drift=drift
         )
+
+    def order_marker(self, state: LaneState, manifest: Manifest, order: Order, settings: Settings) -> Marker | None:
+        """The marker of a `resolve` or `relearn`, once; None where there is nothing left for it to do."""
+        marker = Marker(
+            kind="resolve", lane=order.lane, version=order.version, incident_id=order.incident_id,
+            author=manifest.author, reason=manifest.reason,
+        )  # fmt: skip
+        if order.kind == "resolve":
+            if order.incident_id in self._resolved or order.incident_id != open_incident_id(state):
+                return None
+            self._resolved.add(order.incident_id)
+            return marker
+        lane_id = order.lane.lane_id
+        if order.version <= max(version_in_effect(state), self._marked.get(lane_id, -1)):
+            return None
+        self._marked[lane_id] = order.version
+        drift, requests = settings.drift, settings.baseline.requests
+        return structs.replace(marker, kind="relearn", drift=drift, baseline_requests=requests)
 
     def blind_markers(
         self, partition: WindowsPartition, settings: Settings, now_s: float, now_ms: int

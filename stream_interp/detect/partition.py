@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 import msgspec
 from msgspec import Struct
 
+from stream_interp.detect.orders import apply_baseline, relearn, resolve, stories_after, version_in_effect
 from stream_interp.detect.state import DetectSettings, LaneState
-from stream_interp.detect.step import UNREADABLE_WINDOW, StepResult, apply_baseline, fail, go_blind, new_lane, step
+from stream_interp.detect.step import UNREADABLE_WINDOW, StepResult, fail, go_blind, new_lane, step
 from stream_interp.errors import IntegrityError
 from stream_interp.records import window
 from stream_interp.records.alert import Alert, Position
@@ -33,20 +34,26 @@ FindBaseline = Callable[[Marker], Versioned | None]
 
 
 class Progress(Struct, frozen=True, kw_only=True):
-    """Travels in the metadata of the committed offset: everything up to `done` has been told."""
+    """Travels in the metadata of the committed offset: everything up to `done` has been told.
+
+    Attributes:
+        done: position in the windows partition.
+        annotated: first offset on `interp.control` whose acks and silences of this partition's lanes were not told.
+    """
 
     done: int
+    annotated: int = 0
 
 
-def read_progress(offset: int | None, metadata: str) -> int:
-    """Position up to which everything has been told, from a committed offset; -1 for nothing.
+def read_progress(offset: int | None, metadata: str) -> Progress:
+    """Up to where everything has been told, from a committed offset; -1 for nothing.
 
     Raises:
         IntegrityError: the metadata is not ours.
     """
     if offset is None or not metadata:
-        return -1 if offset is None else offset - 1
-    return read_json(metadata.encode(), Progress).done
+        return Progress(done=-1 if offset is None else offset - 1)
+    return read_json(metadata.encode(), Progress)
 
 
 @dataclass
@@ -75,14 +82,21 @@ class WindowsPartition:
         start: the offset at which to read.
         done: position of the last record whose events are on the topics already; up to it `take` is silent.
         settings: for lanes that begin here.
+        annotated: of `Progress`.
     """
 
     def __init__(
-        self, number: int, states: Iterable[LaneState], start: int, done: int, settings: DetectSettings
+        self,
+        number: int,
+        states: Iterable[LaneState],
+        start: int,
+        done: int,
+        settings: DetectSettings,
+        annotated: int = 0,
     ) -> None:
         self.number, self.next_offset, self.done = number, start, done
         self.lanes = {state.lane.lane_id: state for state in states}
-        self.counters = Counter[str]()
+        self.counters, self.annotated = Counter[str](), annotated
         self.append_ms = 0  # when the log took the last record that was read
         self._told_up_to, self._settings, self._joiner = done, settings, Joiner()
 
@@ -100,7 +114,7 @@ class WindowsPartition:
     @property
     def metadata(self) -> str:
         """What travels with the committed offset."""
-        return msgspec.json.encode(Progress(done=self.done)).decode()
+        return msgspec.json.encode(Progress(done=self.done, annotated=self.annotated)).decode()
 
     def take(self, record: Consumed, find_baseline: FindBaseline, told: Told) -> None:
         """The next record of the partition; its events go into `told`."""
@@ -123,6 +137,9 @@ class WindowsPartition:
                 return
             result = fail(state, _fault_of(record), record.timestamp_ms, position)
         self.done = max(self.done, record.offset)
+        if result.alerts:
+            stories = stories_after(state.stories, result.alerts)
+            result = replace(result, state=replace(result.state, stories=stories))
         self.lanes[state.lane.lane_id] = result.state
         if record.offset > self._told_up_to:
             self._tell(state, result, told)
@@ -164,7 +181,11 @@ class WindowsPartition:
         self.counters["markers"] += 1
         if item.kind == "blind":
             return go_blind(state, item.after_position, item.at_ms, position)
-        if state.baseline is not None and item.version <= state.baseline.header.version:
+        if item.kind == "resolve":
+            return resolve(state, item, position)
+        if item.kind == "relearn":
+            return relearn(state, item, position)
+        if item.version <= version_in_effect(state):
             return StepResult(replace(state, position=position))
         baseline = find(item)
         if baseline is None:

@@ -16,9 +16,13 @@ from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from typing import NamedTuple
 
+from msgspec import structs
+
 from stream_interp.detect.announce import armed_line, limits_line
 from stream_interp.detect.checkpoint import Checkpoints, read_saved, start_of
-from stream_interp.detect.markers import Baselines, LaneWatch
+from stream_interp.detect.markers import LaneWatch
+from stream_interp.detect.operators import Operators
+from stream_interp.detect.outgoing import CONTROL, STATE, WINDOWS, Outgoing, records_of
 from stream_interp.detect.partition import MAX_LANES, Told, WindowsPartition, read_progress
 from stream_interp.detect.state import DetectSettings, LaneState
 from stream_interp.detect.view import status_of
@@ -26,17 +30,17 @@ from stream_interp.errors import IntegrityError
 from stream_interp.kafka.client import consumer_config, require_kafka
 from stream_interp.kafka.follow import TopicFollower
 from stream_interp.kafka.group import Assigned, GroupReader
-from stream_interp.kafka.heartbeat import Heart
+from stream_interp.kafka.heartbeat import FailingSinks, Heart
 from stream_interp.kafka.partitioner import partition_of
 from stream_interp.kafka.produce import require_topic
 from stream_interp.kafka.read import read_topic_to_end
-from stream_interp.kafka.transactions import CommittedOffset, Transaction, TransactionAborted, Transactions
-from stream_interp.records.alert import alert_state, encode_alert, encode_alert_state
+from stream_interp.kafka.transactions import CommittedOffset, TransactionAborted, Transactions
+from stream_interp.records.annotation import Annotation
+from stream_interp.records.checkpoint import is_part_of_copy
 from stream_interp.records.consumed import Consumed
-from stream_interp.records.control import MARKER_TYPE, Marker, Versioned, encode_control
-from stream_interp.records.envelope import Envelope, json_record
+from stream_interp.records.control import Marker, Versioned
 from stream_interp.records.heartbeat import Heartbeat
-from stream_interp.records.status import Status, encode_status
+from stream_interp.records.status import Status
 from stream_interp.secret_files import read_secret
 from stream_interp.settings import RedisSettings, Settings
 from stream_interp.status.connection import require_redis
@@ -44,8 +48,6 @@ from stream_interp.status.redis_view import RedisView
 
 log = logging.getLogger(__name__)
 
-WINDOWS, STATE, CONTROL = "interp.windows", "interp.state", "interp.control"
-ALERTS, ALERT_STATE, STATUS = "interp.alerts", "interp.alert-state", "interp.status"
 POLL_S, POLL_RECORDS = 0.2, 100
 CONTROL_WAIT_S = 5.0  # a marker may be read before the control record behind it
 
@@ -77,9 +79,9 @@ class Detect:
         for topic in (WINDOWS, STATE, CONTROL):
             require_topic(kafka, topic)
         self._redis = _view(settings.redis, settings.status.interval_s)
-        self._owned, self._baselines, self._counters = dict[int, Owned](), Baselines(), Counter[str]()
+        self._owned, self._operators, self._counters = dict[int, Owned](), Operators(), Counter[str]()
         self._armed, self._sequence = dict[str, int](), 0
-        self._control = TopicFollower(kafka, CONTROL)
+        self._control, self._sinks = TopicFollower(kafka, CONTROL), FailingSinks(kafka)
         self._follow(self._control.to_end())
         self._transactions = Transactions(kafka, "detect")
         self._heart = Heart(kafka, self._heartbeat)
@@ -99,10 +101,12 @@ class Detect:
         try:
             while not stop.is_set():
                 self._turn()
-            self._commit(Told(), [], [], checkpoint=True)
+            self._commit(Outgoing(), checkpoint=True)
+            self._heart.farewell()
         finally:
             self._reader.close()
             self._control.close()
+            self._sinks.close()
             self._transactions.close()
             self._heart.close()
             if self._redis is not None:
@@ -117,11 +121,15 @@ class Detect:
         now_s, at_end = time.monotonic(), len(records) < POLL_RECORDS
         for partition, lane_id in told.windows:
             self._owned[partition].watch.saw_window(lane_id, now_s)
-        markers = self._due_markers(now_s)
         all_due, checkpoint_due = now_s >= self._status_due_s, now_s >= self._checkpoint_due_s
-        statuses = self._statuses(told.changed, at_end, everything=all_due)
-        if told.partitions or markers or statuses or checkpoint_due:
-            self._commit(told, markers, statuses, checkpoint=checkpoint_due)
+        annotations = self._due_annotations()
+        said_of = {annotation.lane.lane_id for annotation in annotations}
+        out = Outgoing(
+            told, self._due_markers(now_s), self._statuses(told.changed | said_of, at_end, everything=all_due),
+            annotations, [state for lane_id in sorted(said_of) if (state := self._lane(lane_id)) is not None],
+        )  # fmt: skip
+        if out or checkpoint_due:
+            self._commit(out, checkpoint=checkpoint_due)
         if self._reader.assigned and all(self._reader.has_reached_end(p) for p in self._owned):
             self.ready.set()
         if all_due:
@@ -131,19 +139,21 @@ class Detect:
         self._counters.update(records=len(records), alerts=len(told.alerts))
         self._heart.beat_if_due()
 
-    def _commit(
-        self, told: Told, markers: list[tuple[int, Marker]], statuses: list[Status], *, checkpoint: bool
-    ) -> None:
+    def _commit(self, out: Outgoing, *, checkpoint: bool) -> None:
         """One transaction. If it fails, all lanes are built again from their checkpoints."""
         ready = {p: owned for p, owned in self._owned.items() if owned.windows.caught_up}
         if not ready:
             return
         try:
             with self._transactions.open() as transaction:
-                self._write(transaction, told, markers, statuses)
+                for topic, record, partition in records_of(out, self._operators, _now_ms()):
+                    transaction.send(topic, record, partition)
                 for p, owned in ready.items():
+                    owned.windows.annotated = self._operators.next_offset
+                    copies = owned.checkpoints.of_incidents(owned.windows, out.told.alerts)
                     saves = owned.checkpoints.of_all if checkpoint else owned.checkpoints.of_new_lanes
-                    _send(transaction, STATE, saves(owned.windows), p)
+                    for record in (*copies, *saves(owned.windows)):
+                        transaction.send(STATE, record, p)
                 offsets = {p: CommittedOffset(o.windows.read_from, o.windows.metadata) for p, o in ready.items()}
                 transaction.commit_offsets(WINDOWS, offsets, self._reader.consumer)
         except TransactionAborted:  # which is logged where it happens
@@ -151,21 +161,26 @@ class Detect:
             self._reader.restart()
             return
         if self._redis is not None:
-            self._redis.publish(statuses)
+            self._redis.publish(out.statuses)
 
-    def _write(
-        self, transaction: Transaction, told: Told, markers: list[tuple[int, Marker]], statuses: list[Status]
-    ) -> None:
-        _send(transaction, ALERTS, map(encode_alert, told.alerts))
-        _send(transaction, ALERT_STATE, (encode_alert_state(alert_state(alert)) for alert in told.alerts))
-        _send(transaction, CONTROL, (record for control in told.controls for record in encode_control(control)))
-        _send(transaction, STATUS, map(encode_status, statuses))
-        for partition, marker in markers:
-            _send(transaction, WINDOWS, [json_record(marker.lane.lane_id, MARKER_TYPE, marker)], partition)
+    def _due_annotations(self) -> list[Annotation]:
+        """Acks and silences that were not told yet, of lanes whose partition is ours and caught up."""
+        return [
+            annotation
+            for p, owned in self._owned.items()
+            if owned.windows.caught_up
+            for annotation in self._operators.annotations_from(owned.windows.annotated)
+            if self._partition_of(annotation.lane.lane_id) == p
+        ]
+
+    def _lane(self, lane_id: str) -> LaneState | None:
+        owned = self._owned.get(self._partition_of(lane_id))
+        return owned.windows.lanes.get(lane_id) if owned is not None else None
 
     def _statuses(self, changed: set[str], at_end: bool, *, everything: bool) -> list[Status]:
         """Of the lanes that changed, or of all; only where there was a window, and nothing is being replayed."""
         now_ms, statuses = _now_ms(), list[Status]()
+        self._sinks_failing = self._sinks.now(now_ms)
         self._sequence = max(self._sequence + 1, now_ms)  # rises across restarts too
         for owned in self._owned.values():
             if not owned.windows.caught_up:
@@ -173,36 +188,52 @@ class Detect:
             lag_age_s = 0.0 if at_end else max(0.0, (now_ms - owned.windows.append_ms) / 1000)
             for lane_id, state in owned.windows.lanes.items():
                 if state.closed_at_ms and (everything or lane_id in changed):
-                    statuses.append(status_of(state, now_ms, self._sequence, lag_age_s))
+                    statuses.append(self._said(state, status_of(state, now_ms, self._sequence, lag_age_s)))
                     self._say_if_armed(state)
         return statuses
 
+    def _said(self, state: LaneState, status: Status) -> Status:
+        """With what operators said of the lane and its incident, and what NOTIFY says of its sinks."""
+        lane_id, incident = state.lane.lane_id, status.incident
+        story = state.stories.get(incident.incident_id) if incident is not None else None
+        if incident is not None and story is not None:
+            incident = structs.replace(incident, ack=self._operators.ack_of(story))
+        silence = self._operators.silence_of(lane_id, status.as_of_ms)
+        return structs.replace(status, incident=incident, silence=silence, sinks_failing=self._sinks_failing)
+
     def _due_markers(self, now_s: float) -> list[tuple[int, Marker]]:
         """Of partitions read to their end: before it, a marker may already lie there."""
-        due = list[tuple[int, Marker]]()
-        at_end = {p: owned for p, owned in self._owned.items() if self._reader.has_reached_end(p)}
-        for newest in self._baselines.newest():
-            lane_id = newest.manifest.lane.lane_id
-            owned = at_end.get(partition_of(lane_id, self._n_partitions))
-            if owned is not None and owned.windows.caught_up:
-                state = owned.windows.lanes.get(lane_id)
-                if marker := owned.watch.baseline_marker(state, newest, self._settings.drift):
-                    due.append((owned.windows.number, marker))
+        due = list[tuple[int, Marker | None]]()
+        at_end = {
+            p: owned for p, owned in self._owned.items() if self._reader.has_reached_end(p) and owned.windows.caught_up
+        }
+        for newest in self._operators.newest_baselines():
+            p = self._partition_of(newest.manifest.lane.lane_id)
+            if p in at_end:
+                state = self._lane(newest.manifest.lane.lane_id)
+                due.append((p, at_end[p].watch.baseline_marker(state, newest, self._settings.drift)))
+        for manifest, order in self._operators.step_orders():
+            p, state = self._partition_of(order.lane.lane_id), self._lane(order.lane.lane_id)
+            if p in at_end and state is not None:
+                due.append((p, at_end[p].watch.order_marker(state, manifest, order, self._settings)))
         for p, owned in at_end.items():
-            if owned.windows.caught_up:
-                due += [(p, m) for m in owned.watch.blind_markers(owned.windows, self._settings, now_s, _now_ms())]
-        return due
+            due += [(p, m) for m in owned.watch.blind_markers(owned.windows, self._settings, now_s, _now_ms())]
+        return [(p, marker) for p, marker in due if marker is not None]
+
+    def _partition_of(self, lane_id: str) -> int:
+        return partition_of(lane_id, self._n_partitions)
 
     def _start(self, assigned: Assigned) -> int:
         """A partition is ours: its lanes as they were saved, and where to read on."""
         kafka, p = self._settings.kafka, assigned.partition
         records = read_topic_to_end(consumer_config(kafka, "state"), kafka.topic_prefix + STATE, [p])
-        saved = read_saved({_text(m.key()): m.value() or b"" for m in records})
-        done = max(read_progress(assigned.offset, assigned.metadata), saved.covered)
+        saved = read_saved({key: m.value() or b"" for m in records if not is_part_of_copy(key := _text(m.key()))})
+        progress = read_progress(assigned.offset, assigned.metadata)
+        done = max(progress.done, saved.covered)
         start = start_of(saved, done, assigned.low, assigned.high, f"{kafka.topic_prefix}{WINDOWS}/{p}")
         settings = DetectSettings(drift=self._settings.drift, baseline_requests=self._settings.baseline.requests)
-        windows = WindowsPartition(p, saved.states, start, done, settings)
-        self._owned[p] = Owned(windows, Checkpoints(saved), LaneWatch(time.monotonic()))
+        windows = WindowsPartition(p, saved.states, start, done, settings, progress.annotated)
+        self._owned[p] = Owned(windows, Checkpoints(saved, start, assigned.low), LaneWatch(time.monotonic()))
         lanes = len(saved.states)
         self._say(f"partition {p}: {lanes} lanes restored, reads from {start}, replays silently to {done}")
         for state in saved.states:
@@ -217,21 +248,21 @@ class Detect:
         self._owned.pop(partition, None)
 
     def _follow(self, records: Iterable[Consumed]) -> None:
-        """New baselines of operators."""
+        """What operators want."""
         for record in records:
             try:
-                baseline = self._baselines.add(record)
+                whole = self._operators.add(record)
             except IntegrityError as error:
                 log.warning("%s record not used: %s", CONTROL, error)
                 continue
-            if baseline is not None:
-                m = baseline.manifest
-                self._say(f"lane {m.lane.lane_id}: baseline {m.version} by {m.author or 'unknown'}")
+            if whole is not None:
+                m = whole.manifest
+                self._say(f"lane {m.lane.lane_id}: {m.kind} {m.version} by {m.author or 'unknown'}")
 
     def _find_baseline(self, marker: Marker) -> Versioned | None:
         """The baseline that a marker names; waits for it, because another process may have written the marker."""
         deadline_s = time.monotonic() + CONTROL_WAIT_S
-        while (found := self._baselines.find(marker)) is None and time.monotonic() < deadline_s:
+        while (found := self._operators.find(marker)) is None and time.monotonic() < deadline_s:
             self._follow(self._control.poll(0.1))
         return found
 
@@ -264,11 +295,6 @@ def _view(redis: RedisSettings, interval_s: float) -> RedisView | None:
     password = read_secret(redis.password_file, "redis.password_file") if redis.password_file else None
     require_redis(redis.url, password=password)
     return RedisView(redis.url, interval_s, password=password)
-
-
-def _send(transaction: Transaction, topic: str, records: Iterable[Envelope], partition: int | None = None) -> None:
-    for record in records:
-        transaction.send(topic, record, partition)
 
 
 def _text(key: str | bytes | None) -> str:

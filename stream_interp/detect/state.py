@@ -14,7 +14,7 @@ from stream_interp.detect.health import HealthSums
 from stream_interp.detect.incident import Incident
 from stream_interp.detect.learning import Learned
 from stream_interp.drift.second_opinions import Opinion
-from stream_interp.records.alert import Position
+from stream_interp.records.alert import Alert, Position
 from stream_interp.records.arrays import Arrays
 from stream_interp.records.control import BaselineHeader, ProjectorHeader
 from stream_interp.records.lane import Lane
@@ -59,6 +59,8 @@ class LaneState:
         weeks: time spent armed, on the drift clock: what the budget is spent against.
         fast_clock_ms: append time of the latest window whose `closed_at` was too far ahead; 0 = none yet.
         fault: why a record that the lane depends on could not be used; empty where all could.
+        relearned: version of the latest order to learn again; baselines before it no longer count.
+        stories: last alert of everything that is open, by its incident_id: the incident, blindness, faults.
         recent_scores: [≤ RECENT_REQUESTS, len(SCORES)].
         tests: follows from baseline and settings; a checkpoint leaves it out.
     """
@@ -85,6 +87,8 @@ class LaneState:
     fast_clock_ms: int = 0
     fault: str = ""
     blind: bool = False
+    relearned: int = 0
+    stories: dict[str, Alert] = field(default_factory=dict)
     health_now: HealthSums | None = None
     opinions: dict[str, Opinion] = field(default_factory=dict)
     recent_scores: NDArray[np.float32] = field(default_factory=no_scores)

@@ -18,11 +18,11 @@ from stream_interp.records.alert import Alert, Position, Transition
 from stream_interp.records.control import Versioned, read_baseline, read_projector
 from stream_interp.records.lane import Lane
 from stream_interp.records.window import FIT, Window
-from stream_interp.settings import DriftSettings
 
 MS_PER_WEEK = 7 * 24 * 3600 * 1000
 MAX_CLOCK_LEAD_MS = 60_000
 UNREADABLE_WINDOW = "unreadable_window"  # the fault that the next readable window ends
+NO_WINDOWS, NOT_STATIONARY, CLOCK = "no_windows", "not_stationary", "clock"
 
 
 @dataclass(frozen=True)
@@ -39,21 +39,6 @@ def new_lane(lane: Lane, settings: DetectSettings, position: Position) -> LaneSt
     return LaneState(lane=lane, settings=settings, position=position)
 
 
-def apply_baseline(state: LaneState, baseline: Versioned, drift: DriftSettings, position: Position) -> StepResult:
-    """A marker names a baseline: the lane is armed with it here. A version already in effect changes nothing.
-
-    An open incident ends: what it says was judged by the baseline before.
-    """
-    header, arrays = read_baseline(baseline)
-    if state.baseline is not None and header.version <= state.baseline.header.version:
-        return StepResult(replace(state, position=position))
-    settings = DetectSettings(drift=drift, baseline_requests=state.settings.baseline_requests)
-    after, alerts = _sound_again(replace(state, settings=settings, position=position), state.closed_at_ms)
-    if after.incident is not None:
-        alerts = (*alerts, incident_alert(after, after.incident, "resolved"))
-    return StepResult(_arm(after, Baseline(header, arrays)), alerts)
-
-
 def fail(state: LaneState, fault: str, at_ms: int, position: Position) -> StepResult:
     """A record that the lane depends on cannot be used: `integrity_error` until the next of its kind that can."""
     after = replace(state, fault=fault, position=position)
@@ -67,7 +52,7 @@ def go_blind(state: LaneState, after_position: int, at_ms: int, position: Positi
     if state.blind or state.position.offset > after_position:
         return StepResult(replace(state, position=position))
     after = replace(state, blind=True, position=position)
-    return StepResult(after, (lane_alert(after, "blind", "critical", at_ms, "no_windows"),))
+    return StepResult(after, (lane_alert(after, "blind", "critical", at_ms, NO_WINDOWS),))
 
 
 def step(state: LaneState, window: Window, position: Position, append_ms: int) -> StepResult:
@@ -75,7 +60,7 @@ def step(state: LaneState, window: Window, position: Position, append_ms: int) -
     before = replace(state, position=position)
     before, alerts = _seeing_again(before, window)
     if before.fault == UNREADABLE_WINDOW:
-        before, sound_alerts = _sound_again(before, window.header.closed_at_ms)
+        before, sound_alerts = sound_again(before, window.header.closed_at_ms)
         alerts += sound_alerts
     before, closed_at_ms, clock_alerts = _clock(before, window, append_ms)
     elapsed_ms = max(0, closed_at_ms - before.closed_at_ms) if before.closed_at_ms else 0
@@ -95,10 +80,11 @@ def _seeing_again(state: LaneState, window: Window) -> tuple[LaneState, tuple[Al
     if not state.blind:
         return state, ()
     after = replace(state, blind=False)
-    return after, (lane_alert(after, "seeing", "info", window.header.closed_at_ms, "windows_again"),)
+    return after, (lane_alert(after, "seeing", "info", window.header.closed_at_ms, NO_WINDOWS),)
 
 
-def _sound_again(state: LaneState, at_ms: int) -> tuple[LaneState, tuple[Alert, ...]]:
+def sound_again(state: LaneState, at_ms: int) -> tuple[LaneState, tuple[Alert, ...]]:
+    """The fault, if there is one, is over."""
     if not state.fault:
         return state, ()
     alert = lane_alert(state, "integrity_restored", "info", at_ms, state.fault)
@@ -117,7 +103,7 @@ def _clock(state: LaneState, window: Window, append_ms: int) -> tuple[LaneState,
         return state, closed_at_ms, ()
     after = replace(state, clock_fault=fault)
     transition: Transition = "integrity_error" if fault else "integrity_restored"
-    alert = lane_alert(after, transition, "critical" if fault else "info", closed_at_ms, "clock")
+    alert = lane_alert(after, transition, "critical" if fault else "info", closed_at_ms, CLOCK)
     return after, closed_at_ms, (alert,)
 
 
@@ -151,7 +137,8 @@ def end_phase(state: LaneState) -> StepResult:
     assert state.learned is not None
     if state.phase == "calibrate":
         return _freeze(state, state.learned)
-    projector = learning.make_projector(state.learned, state.lane, version=state.closed_at_ms)
+    version = max(state.closed_at_ms, state.relearned + 1)  # ENCODE has let go of all versions up to `relearned`
+    projector = learning.make_projector(state.learned, state.lane, version=version)
     header, _ = read_projector(projector)
     after = replace(state, phase="calibrate", projector=header, learned=None, requests=0)
     return StepResult(after, controls=(projector,))
@@ -160,12 +147,16 @@ def end_phase(state: LaneState) -> StepResult:
 def _freeze(state: LaneState, learned: learning.Learned) -> StepResult:
     assert state.projector is not None
     if not learning.stationary(learned):
-        return StepResult(replace(state, phase="refused", learned=None))
-    record = learning.make_baseline(learned, state.lane, state.closed_at_ms, state.projector)
-    return StepResult(_arm(state, Baseline(*read_baseline(record))), controls=(record,))
+        refused = replace(state, phase="refused", learned=None)
+        alert = lane_alert(refused, "integrity_error", "critical", state.closed_at_ms, NOT_STATIONARY)
+        return StepResult(refused, (alert,))
+    version = max(state.closed_at_ms, state.projector.version)
+    record = learning.make_baseline(learned, state.lane, version, state.projector)
+    return StepResult(arm(state, Baseline(*read_baseline(record))), controls=(record,))
 
 
-def _arm(state: LaneState, baseline: Baseline) -> LaneState:
+def arm(state: LaneState, baseline: Baseline) -> LaneState:
+    """The lane is judged by this baseline from here on."""
     tests = armed.build(baseline.header, baseline.arrays, state.settings.drift)
     projector = state.projector
     if projector is None or projector.version != baseline.header.projector_version:

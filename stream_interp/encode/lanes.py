@@ -76,6 +76,7 @@ class Lanes:
         self._sites, self._unknown = tuple(sites), unknown
         self._entries: dict[tuple[str, str, str, str], LaneEntry] = {}
         self._projectors: dict[str, Projector] = {}
+        self._relearned: dict[str, int] = {}  # lane → version of the newest order to learn again
 
     def entry(self, snapshot: Snapshot) -> LaneEntry:
         """The lane of a snapshot.
@@ -90,9 +91,24 @@ class Lanes:
         return entry
 
     def outdated(self, header: ProjectorHeader) -> bool:
-        """True for a projector that is not newer than the one in effect."""
-        known = self._projectors.get(header.lane.lane_id)
-        return known is not None and known[0].version >= header.version
+        """True for a projector that is not newer than the one in effect, or than the order to do without."""
+        return header.version <= self._version(header.lane.lane_id)
+
+    def forget(self, lane_id: str, version: int) -> bool:
+        """The lane learns again, so its requests have the shape of *fit*; False where something newer is in effect."""
+        if version <= self._version(lane_id):
+            return False
+        self._relearned[lane_id] = version
+        self._projectors.pop(lane_id, None)
+        for key, entry in self._entries.items():
+            if entry.lane_id == lane_id:
+                self._entries[key] = replace(entry, shape=shape_of(entry.shape.lane, None, entry.shape.massive))
+                break
+        return True
+
+    def _version(self, lane_id: str) -> int:
+        known = self._projectors.get(lane_id)
+        return max(known[0].version if known else -1, self._relearned.get(lane_id, -1))
 
     def apply(self, projector: Projector) -> None:
         """Requests from now on get the shape of this projector; one made for other widths is not used.

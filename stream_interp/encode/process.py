@@ -19,7 +19,7 @@ from importlib.metadata import version
 from stream_interp.encode.bounds import BATCH_BYTES, memory_bound_bytes, next_poll_records
 from stream_interp.encode.dead_letter_rate import DeadLetterRate
 from stream_interp.encode.encoder import Encoder, RequestStats, encode_batch
-from stream_interp.encode.lanes import Lanes, Site
+from stream_interp.encode.lanes import Lanes, Projector, Site
 from stream_interp.encode.open_cut import ClosedCut, Work, encode_work
 from stream_interp.encode.outgoing import CUTS, records_of
 from stream_interp.encode.partition import InputPartition
@@ -35,7 +35,7 @@ from stream_interp.kafka.lookup import read_record
 from stream_interp.kafka.produce import require_topic
 from stream_interp.kafka.transactions import CommittedOffset, Transaction, TransactionAborted, Transactions
 from stream_interp.records.consumed import Consumed
-from stream_interp.records.control import ControlReader, read_projector
+from stream_interp.records.control import ControlReader, Manifest, read_projector
 from stream_interp.records.cut import Cut
 from stream_interp.records.envelope import read_json
 from stream_interp.records.heartbeat import Heartbeat
@@ -84,6 +84,7 @@ class Encode:
             while not stop.is_set():
                 self._turn()
             self._commit([p.close() for p in self._partitions.values() if not p.cut.empty])
+            self._heart.farewell()
         finally:
             self._reader.close()
             self._control.close()
@@ -183,23 +184,37 @@ class Encode:
         self._partitions.pop(partition, None)
 
     def _follow_control(self, records: Sequence[Consumed]) -> list[ClosedCut]:
-        """New projectors. A lane's open windows are cut before its shape changes."""
+        """New projectors, and orders to learn again. A lane's open windows are cut before its shape changes."""
         closed: list[ClosedCut] = []
         for record in records:
             try:
                 whole = self._control_reader.add((record.key or b"").decode(), record.value)
-                if whole is None or whole.manifest.kind != "projector":
-                    continue
-                projector = read_projector(whole)
-                if self._lanes.outdated(projector[0]):
-                    continue
-                lane_id = projector[0].lane.lane_id
-                closed += [p.close() for p in self._partitions.values() if p.has_window(lane_id)]
-                self._lanes.apply(projector)
-                self._say(f"lane {lane_id}: projector {projector[0].version}, unit {projector[0].unit_tokens} tokens")
+                if whole is not None and whole.manifest.kind == "projector":
+                    closed += self._project(read_projector(whole))
+                elif whole is not None and whole.manifest.kind == "relearn":
+                    closed += self._relearn(whole.manifest)
             except (IntegrityError, UnicodeDecodeError) as error:
                 log.warning("%s record not used: %s", CONTROL, error)
         return closed
+
+    def _project(self, projector: Projector) -> list[ClosedCut]:
+        if self._lanes.outdated(projector[0]):
+            return []
+        lane_id = projector[0].lane.lane_id
+        closed = self._cut(lane_id)
+        self._lanes.apply(projector)
+        self._say(f"lane {lane_id}: projector {projector[0].version}, unit {projector[0].unit_tokens} tokens")
+        return closed
+
+    def _relearn(self, order: Manifest) -> list[ClosedCut]:
+        lane_id = order.lane.lane_id
+        closed = self._cut(lane_id)
+        if self._lanes.forget(lane_id, order.version):
+            self._say(f"lane {lane_id}: learns again, ordered by {order.author or 'unknown'}")
+        return closed
+
+    def _cut(self, lane_id: str) -> list[ClosedCut]:
+        return [p.close() for p in self._partitions.values() if p.has_window(lane_id)]
 
     def _heartbeat(self) -> Heartbeat:
         busy_ms = {f"{phase}_ms": round(1000 * s) for phase, s in self._busy_s.items()}

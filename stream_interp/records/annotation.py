@@ -14,6 +14,11 @@ from stream_interp.records.lane import Lane, digest
 
 CE_TYPE: Literal["interp.alert.annotation.v1"] = "interp.alert.annotation.v1"
 
+_DAY_MS = 24 * 3600 * 1000
+MAX_SILENCE_MS = 7 * _DAY_MS
+MAX_BLIND_SILENCE_MS = _DAY_MS  # on `blind` and `integrity_error`: nobody may turn the monitor itself off for long
+NEVER_LONG_SILENT = frozenset({"blind", "integrity_error"})
+
 
 class Annotation(Struct, frozen=True, kw_only=True):
     """An ack, a silence or its end."""

@@ -120,7 +120,8 @@ class Marker(Struct, frozen=True, kw_only=True):
     sha256: str = ""
     at_ms: int = 0
     after_position: int = -1  # `blind` holds only if no later window of the lane was ticked
-    drift: DriftSettings | None = None  # with a baseline: the settings that judge by it, so that a replay needs no file
+    drift: DriftSettings | None = None  # the settings from here on, so that a replay needs no file
+    baseline_requests: int = 0  # with `relearn`: how many it learns from
     incident_id: str = ""  # of `resolve`
     author: str = ""
     reason: str = ""

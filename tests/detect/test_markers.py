@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from msgspec import structs
 
-from stream_interp.detect.markers import Baselines, LaneWatch
+from stream_interp.detect.markers import LaneWatch
+from stream_interp.detect.operators import Operators
 from stream_interp.errors import IntegrityError
 from stream_interp.records.consumed import Consumed
 from stream_interp.records.control import Marker, Versioned, encode_control, make_control
@@ -22,8 +23,8 @@ def baseline(version: int, author: str = "ann") -> Versioned:
     return make_control("baseline", structs.replace(held.header, version=version), held.arrays, author, "")
 
 
-def known(*records: Versioned) -> Baselines:
-    baselines = Baselines()
+def known(*records: Versioned) -> Operators:
+    baselines = Operators()
     for record in records:
         for k, e in enumerate(encode_control(record)):
             baselines.add(Consumed("interp.control", 0, k, 0, e.key, list(e.headers), e.value))
@@ -32,7 +33,7 @@ def known(*records: Versioned) -> Baselines:
 
 def test_the_newest_baseline_of_an_operator_is_marked_once() -> None:
     baselines, watch = known(baseline(5), baseline(7), baseline(6), baseline(9, author="detect")), LaneWatch(0)
-    (newest,) = baselines.newest()
+    (newest,) = baselines.newest_baselines()
     assert newest.manifest.version == 7
     marker = watch.baseline_marker(None, newest, DriftSettings())
     assert marker is not None
@@ -54,7 +55,7 @@ def test_another_hash_is_not_the_baseline_that_a_marker_names() -> None:
 
 def test_a_key_that_is_no_text_is_an_integrity_error() -> None:
     with pytest.raises(IntegrityError, match="not UTF-8"):
-        Baselines().add(Consumed("interp.control", 0, 0, 0, b"\xff", [], b""))
+        Operators().add(Consumed("interp.control", 0, 0, 0, b"\xff", [], b""))
 
 
 def test_blind_is_marked_once_a_silence() -> None:

@@ -159,10 +159,11 @@ def test_blind_holds_only_if_no_later_window_was_ticked() -> None:
 
 def test_progress_travels_in_the_metadata() -> None:
     partition, _ = replayed(RECORDS[:5])
-    assert read_progress(partition.read_from, partition.metadata) == partition.done
-    assert read_progress(None, "") == -1
-    assert read_progress(5, "") == 4
-    assert Progress(done=3).done == 3
+    partition.annotated = 7
+    assert read_progress(partition.read_from, partition.metadata) == Progress(done=partition.done, annotated=7)
+    assert read_progress(None, "") == Progress(done=-1)
+    assert read_progress(5, "") == Progress(done=4)
+    assert read_progress(5, '{"done":4}') == Progress(done=4, annotated=0)  # of a version before annotations
     with pytest.raises(IntegrityError):
         read_progress(5, "someone else's")
 

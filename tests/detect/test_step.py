@@ -12,7 +12,8 @@ from stream_interp.detect import armed as armed_tests
 from stream_interp.detect.alerts import incident_id
 from stream_interp.detect.armed import ScoreCrossing
 from stream_interp.detect.incident import Crossings, crossings, opened_or_joined
-from stream_interp.detect.step import apply_baseline, go_blind, new_lane, step
+from stream_interp.detect.orders import apply_baseline
+from stream_interp.detect.step import go_blind, new_lane, step
 from stream_interp.detect.view import status_of
 from stream_interp.drift import esr, recovery
 from stream_interp.drift.intervals import clopper_pearson

@@ -1,0 +1,96 @@
+"""What operators have put on `interp.control`: baselines, orders, and what they said of incidents. Pure."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable
+
+from stream_interp.errors import IntegrityError
+from stream_interp.records.alert import Alert, Said
+from stream_interp.records.annotation import MAX_SILENCE_MS, NEVER_LONG_SILENT, Annotation, make_annotation
+from stream_interp.records.consumed import Consumed
+from stream_interp.records.control import ControlReader, Manifest, Marker, Order, Versioned, read_order
+
+OWN_AUTHOR = "detect"  # what `step` emits is in effect where it was emitted: it needs no marker
+
+
+class Operators:
+    """All of it, newest last. Bounded by what people write: the topic keeps every version."""
+
+    def __init__(self) -> None:
+        self._reader = ControlReader()
+        self._baselines: dict[tuple[str, int], Versioned] = {}
+        self._orders: dict[tuple[str, str], tuple[Manifest, Order]] = {}  # (kind, lane) → newest resolve or relearn
+        self._acks: dict[str, Said] = {}  # by incident
+        self._silences: dict[str, Said | None] = {}  # by lane; None once it was ended
+        self._annotations: list[tuple[int, Annotation]] = []
+        self.next_offset = 0  # of `interp.control`
+
+    def add(self, record: Consumed) -> Versioned | None:
+        """Takes one record; what it completed, if that is an operator's.
+
+        Raises:
+            IntegrityError: a manifest or an order that cannot be read.
+        """
+        self.next_offset = record.offset + 1
+        try:
+            whole = self._reader.add((record.key or b"").decode(), record.value)
+        except UnicodeDecodeError as error:
+            raise IntegrityError(f"interp.control offset {record.offset}: its key is not UTF-8 text") from error
+        if whole is None or whole.manifest.author == OWN_AUTHOR or whole.manifest.kind in ("projector", "evidence"):
+            return None
+        if whole.manifest.kind == "baseline":
+            self._baselines[whole.manifest.lane.lane_id, whole.manifest.version] = whole
+        else:
+            self._take_order(whole, record.offset)
+        return whole
+
+    def find(self, marker: Marker) -> Versioned | None:
+        """The baseline that a marker names, if its hash is right."""
+        found = self._baselines.get((marker.lane.lane_id, marker.version))
+        return found if found is not None and found.manifest.sha256 == marker.sha256 else None
+
+    def newest_baselines(self) -> Iterable[Versioned]:
+        """The newest of every lane."""
+        newest: dict[str, Versioned] = {}
+        for (lane_id, version), whole in self._baselines.items():
+            if lane_id not in newest or version > newest[lane_id].manifest.version:
+                newest[lane_id] = whole
+        return newest.values()
+
+    def step_orders(self) -> Iterable[tuple[Manifest, Order]]:
+        """The newest `resolve` and `relearn` of every lane."""
+        return self._orders.values()
+
+    def ack_of(self, alert: Alert) -> Said | None:
+        """Of the alert's incident. A lane goes blind again and again under one id: each time wants its own ack."""
+        ack = self._acks.get(alert.incident_id)
+        if ack is None or (alert.transition in NEVER_LONG_SILENT and ack.at_ms < alert.at_ms):
+            return None
+        return ack
+
+    def silence_of(self, lane_id: str, now_ms: int) -> Said | None:
+        """The silence of a lane that is in force."""
+        silence = self._silences.get(lane_id)
+        return silence if silence is not None and now_ms < silence.until_ms else None
+
+    def annotations_from(self, offset: int) -> list[Annotation]:
+        """Those whose record lies at `offset` on `interp.control`, or after it."""
+        first = bisect_left(self._annotations, offset, key=lambda entry: entry[0])
+        return [annotation for _, annotation in self._annotations[first:]]
+
+    def _take_order(self, record: Versioned, offset: int) -> None:
+        order, manifest = read_order(record), record.manifest
+        if (order.kind, order.lane, order.version) != (manifest.kind, manifest.lane, manifest.version):
+            raise IntegrityError(f"interp.control offset {offset}: an order whose body is not what its manifest says")
+        lane_id = order.lane.lane_id
+        until_ms = min(order.until_ms, order.version + MAX_SILENCE_MS) if order.kind == "silence" else order.until_ms
+        said = Said(author=manifest.author, reason=manifest.reason, at_ms=order.version, until_ms=until_ms)
+        if order.kind in ("resolve", "relearn"):
+            self._orders[order.kind, lane_id] = (manifest, order)
+            return
+        if order.kind == "ack":
+            self._acks[order.incident_id] = said
+        else:
+            self._silences[lane_id] = said if order.kind == "silence" else None
+        self._annotations.append((offset, make_annotation(record, order)))

@@ -1,0 +1,90 @@
+"""What operators ask of a lane, where its marker lies in the log: another baseline, an end, a new start.
+
+As pure and as replayable as `step`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from stream_interp.detect.alerts import incident_alert, incident_id, lane_alert
+from stream_interp.detect.armed import no_evidence
+from stream_interp.detect.state import Baseline, DetectSettings, LaneState, no_scores
+from stream_interp.detect.step import NOT_STATIONARY, StepResult, arm, sound_again
+from stream_interp.records.alert import Alert, Position
+from stream_interp.records.control import Marker, Versioned, read_baseline
+from stream_interp.settings import DriftSettings
+
+
+def apply_baseline(state: LaneState, baseline: Versioned, drift: DriftSettings, position: Position) -> StepResult:
+    """A marker names a baseline: the lane is armed with it here. A version already in effect changes nothing.
+
+    An open incident ends: what it says was judged by the baseline before.
+    """
+    header, arrays = read_baseline(baseline)
+    if header.version <= version_in_effect(state):
+        return StepResult(replace(state, position=position))
+    manifest = baseline.manifest
+    note = f"baseline {header.version} by {manifest.author or 'unknown'}: {manifest.reason}"
+    settings = DetectSettings(drift=drift, baseline_requests=state.settings.baseline_requests)
+    after, alerts = _all_ended(replace(state, settings=settings, position=position), note)
+    return StepResult(arm(after, Baseline(header, arrays)), alerts)
+
+
+def resolve(state: LaneState, marker: Marker, position: Position) -> StepResult:
+    """An operator ends the open incident; all evidence starts anew. Void where another incident is open, or none."""
+    after = replace(state, position=position)
+    if state.incident is None or state.tests is None or marker.incident_id != open_incident_id(state):
+        return StepResult(after)
+    note = f"resolved by {marker.author or 'unknown'}: {marker.reason}"
+    alert = incident_alert(after, state.incident, "resolved", note=note)
+    return StepResult(replace(after, incident=None, evidence=no_evidence(state.tests)), (alert,))
+
+
+def relearn(state: LaneState, marker: Marker, position: Position) -> StepResult:
+    """An operator has the lane learn again from its next windows; what is open ends, the old versions stay on Kafka."""
+    if marker.version <= version_in_effect(state):
+        return StepResult(replace(state, position=position))
+    note = f"relearn by {marker.author or 'unknown'}: {marker.reason}"
+    after, alerts = _all_ended(replace(state, position=position), note)
+    wanted = marker.baseline_requests or state.settings.baseline_requests
+    fresh = replace(
+        after, phase="fit", learned=None, projector=None, baseline=None, tests=None, evidence=None, incident=None,
+        requests=0, weeks=0.0, relearned=marker.version, health_now=None, opinions={}, recent_scores=no_scores(),
+        settings=DetectSettings(drift=marker.drift or state.settings.drift, baseline_requests=wanted),
+    )  # fmt: skip
+    return StepResult(fresh, alerts)
+
+
+def version_in_effect(state: LaneState) -> int:
+    """Of the baseline, or of the order to learn again that came after it; -1 without either."""
+    return max(state.baseline.header.version if state.baseline else -1, state.relearned or -1)
+
+
+def open_incident_id(state: LaneState) -> str:
+    """Empty where no incident is open."""
+    return incident_id(state.lane, state.incident.number) if state.incident else ""
+
+
+def _all_ended(state: LaneState, note: str) -> tuple[LaneState, tuple[Alert, ...]]:
+    """The fault, the refusal and the incident of a lane that begins anew."""
+    after, alerts = sound_again(state, state.closed_at_ms)
+    if after.phase == "refused":
+        restored = lane_alert(after, "integrity_restored", "info", after.closed_at_ms, NOT_STATIONARY)
+        alerts = (*alerts, restored)
+    if after.incident is not None:
+        alerts = (*alerts, incident_alert(after, after.incident, "resolved", note=note))
+    return after, alerts
+
+
+ENDS = frozenset({"resolved", "seeing", "integrity_restored"})
+
+
+def stories_after(stories: dict[str, Alert], alerts: tuple[Alert, ...]) -> dict[str, Alert]:
+    """The last alert of everything that is still open."""
+    after = dict(stories)
+    for alert in alerts:
+        after.pop(alert.incident_id, None)
+        if alert.transition not in ENDS:
+            after[alert.incident_id] = alert
+    return after
