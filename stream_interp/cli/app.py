@@ -7,7 +7,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import typer
+from rich.markup import escape
+from typer.completion import completion_init  # type: ignore[attr-defined]
 from typer.core import TyperCommand, TyperGroup
+
+from stream_interp.cli.examples import EXAMPLES
 
 
 class Row(NamedTuple):
@@ -35,7 +39,9 @@ COMMANDS = (
     Row("baseline show", f"{_CLI}.baseline:show", "Which baseline a lane is judged by."),
     Row("backtest", f"{_CLI}.backtest:backtest", "The same tests on files, without Kafka."),
     Row("doctor", f"{_CLI}.doctor:doctor", "Check addresses, topics, versions, SAEs and memory."),
+    Row("config init", f"{_CLI}.config:init", "Write a commented settings file."),
     Row("config show", f"{_CLI}.config:show", "Every setting, its value and where it came from."),
+    Row("completion", f"{_CLI}.completion:completion", "Print the completion script of a shell."),
     Row("version", f"{_CLI}.version:version", "Versions of this package and of what it stands on."),
 )
 
@@ -43,7 +49,7 @@ GROUPS = {
     "alerts": "Transitions of incidents.",
     "topics": "The topics on Kafka.",
     "baseline": "What a lane is judged by.",
-    "config": "The settings in effect.",
+    "config": "The settings: a file to begin with, and what is in effect.",
 }
 
 EPILOG = (
@@ -66,6 +72,7 @@ class LazyGroup(TyperGroup):
 
 def root() -> LazyGroup:
     """The whole command line."""
+    completion_init()  # Typer's own shells, which the scripts of `completion` were written for
     top = _group("stream-interp", "Tells when the features that interpretability relies on drift.", EPILOG)
     for row in COMMANDS:
         first, _, last = row.name.partition(" ")
@@ -94,5 +101,6 @@ def _load(row: Row) -> Any:
     module, _, function = row.target.partition(":")
     command: Callable[..., Any] = getattr(importlib.import_module(module), function)
     app = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    app.command(row.name.rpartition(" ")[2])(command)
+    example = EXAMPLES.get(row.name)
+    app.command(row.name.rpartition(" ")[2], epilog=f"Example: {escape(example)}" if example else None)(command)
     return typer.main.get_command(app)

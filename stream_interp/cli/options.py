@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from stream_interp.cli.proposals import setting_names
 from stream_interp.errors import UsageError
 
 ConfigOption = Annotated[
@@ -23,7 +24,12 @@ RedisOption = Annotated[
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Any setting, such as drift.tolerance=1.3. May repeat."),
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Any setting, such as drift.tolerance=1.3. May repeat.",
+        autocompletion=setting_names,
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout, and nothing else there.")]
 

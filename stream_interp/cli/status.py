@@ -10,6 +10,7 @@ from msgspec import structs
 from stream_interp.cli.configuration import load_settings
 from stream_interp.cli.options import ConfigOption, JsonOption, RedisOption, SetOption, flags
 from stream_interp.cli.output import emit_json, emit_table, emit_text
+from stream_interp.cli.proposals import model_ids
 from stream_interp.errors import BlindError, IntegrityError, UsageError
 from stream_interp.records.status import Coverage, Health, IncidentCard
 from stream_interp.secret_files import read_secret
@@ -23,7 +24,7 @@ COLUMNS = ["hook", "state", "reason", "requests", "coverage", "health", "inciden
 
 
 def status(
-    model_id: Annotated[str, typer.Argument(help="The model.")],
+    model_id: Annotated[str, typer.Argument(help="The model.", autocompletion=model_ids)],
     tenant: Annotated[str, typer.Option("--tenant", help="Whose model.")] = "default",
     revision: Annotated[str | None, typer.Option("--revision", help="Which revision (default: the newest).")] = None,
     hook: Annotated[str | None, typer.Option("--hook", help="Only the lanes of this hook.")] = None,
