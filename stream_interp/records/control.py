@@ -84,6 +84,7 @@ class BaselineHeader(Struct, frozen=True, kw_only=True):
     l0: float | None
     norm: float
     massive_share: float
+    origin: int = 0  # the version that was promoted; 0: this one was learnt
 
 
 class Order(Struct, frozen=True, kw_only=True):
