@@ -39,6 +39,11 @@ class TopicFollower:
         self._unread = set(ends)
         self._consumer.assign([TopicPartition(self._topic, p, OFFSET_BEGINNING) for p in ends])
 
+    @property
+    def at_end(self) -> bool:
+        """Everything that was there at the start has been polled."""
+        return not self._unread
+
     def to_end(self) -> list[Consumed]:
         """Everything that is there now; waits for it. Raises DependencyUnreachable."""
         records, deadline_s = list[Consumed](), time.monotonic() + STALL_S
