@@ -169,7 +169,9 @@ def _read_csv(text: str, name: str) -> tuple[object, Pairs]:
             raise UsageError(f"{name}: second line has no column {', '.join(sorted(missing))}; expected `id,label`")
         return first.removeprefix(_COMMENT), [(row["id"], row["label"]) for row in rows]
     except csv.Error as error:
-        raise UsageError(f"{name}: near line {rows.line_num + 1}: {error}; expected CSV with the columns id,label") from None
+        raise UsageError(
+            f"{name}: near line {rows.line_num + 1}: {error}; expected CSV with the columns id,label"
+        ) from None
 
 
 def _fingerprint(found: object, name: str) -> str:

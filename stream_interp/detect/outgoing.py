@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from stream_interp.detect.labels import SiteLabels
 from stream_interp.detect.operators import Operators
 from stream_interp.detect.partition import Told
 from stream_interp.detect.state import LaneState
@@ -37,15 +38,17 @@ class Outgoing:
         return bool(self.told.partitions or self.markers or self.statuses or self.annotations)
 
 
-def records_of(out: Outgoing, operators: Operators, now_ms: int) -> Iterator[tuple[str, Envelope, int | None]]:
-    """(topic, record, partition or None for the key's) in the order of writing."""
+def records_of(
+    out: Outgoing, operators: Operators, labels: SiteLabels, now_ms: int
+) -> Iterator[tuple[str, Envelope, int | None]]:
+    """(topic, record, partition or None for the key's) in the order of writing; features with their labels."""
 
     def states(alerts: Iterable[Alert]) -> Iterator[tuple[str, Envelope, None]]:
-        for alert in alerts:
+        for alert in map(labels.on_alert, alerts):
             silence = operators.silence_of(alert.lane.lane_id, now_ms)
             yield ALERT_STATE, encode_alert_state(alert_state(alert, operators.ack_of(alert), silence)), None
 
-    yield from ((ALERTS, encode_alert(alert), None) for alert in out.told.alerts)
+    yield from ((ALERTS, encode_alert(labels.on_alert(alert)), None) for alert in out.told.alerts)
     yield from states(out.told.alerts)
     yield from ((ALERTS, encode_annotation(annotation), None) for annotation in out.annotations)
     for state in out.annotated:  # what is open there now reads otherwise

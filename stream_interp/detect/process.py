@@ -20,6 +20,7 @@ from msgspec import structs
 
 from stream_interp.detect.announce import armed_line, limits_line
 from stream_interp.detect.checkpoint import Checkpoints, read_saved, start_of
+from stream_interp.detect.label_files import read_site_labels
 from stream_interp.detect.markers import LaneWatch
 from stream_interp.detect.operators import Operators
 from stream_interp.detect.outgoing import CONTROL, STATE, WINDOWS, Outgoing, records_of
@@ -69,12 +70,12 @@ class Detect:
 
     Raises:
         DependencyUnreachable: Kafka or Redis does not answer, or refuses us.
-        UsageError: a topic or a secret file is missing.
+        UsageError: a topic is missing, or a file of secrets or of feature labels cannot be read.
     """
 
     def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
         self._settings, self._say, self._started_at_ms = settings, say, _now_ms()
-        kafka = settings.kafka
+        kafka, self._labels = settings.kafka, read_site_labels(settings.sites, say)
         require_kafka(kafka)
         for topic in (WINDOWS, STATE, CONTROL):
             require_topic(kafka, topic)
@@ -146,7 +147,7 @@ class Detect:
             return
         try:
             with self._transactions.open() as transaction:
-                for topic, record, partition in records_of(out, self._operators, _now_ms()):
+                for topic, record, partition in records_of(out, self._operators, self._labels, _now_ms()):
                     transaction.send(topic, record, partition)
                 for p, owned in ready.items():
                     owned.windows.annotated = self._operators.next_offset
@@ -193,13 +194,14 @@ class Detect:
         return statuses
 
     def _said(self, state: LaneState, status: Status) -> Status:
-        """With what operators said of the lane and its incident, and what NOTIFY says of its sinks."""
+        """With what operators said of the lane and its incident, its labels, and what NOTIFY says of its sinks."""
         lane_id, incident = state.lane.lane_id, status.incident
         story = state.stories.get(incident.incident_id) if incident is not None else None
         if incident is not None and story is not None:
             incident = structs.replace(incident, ack=self._operators.ack_of(story))
         silence = self._operators.silence_of(lane_id, status.as_of_ms)
-        return structs.replace(status, incident=incident, silence=silence, sinks_failing=self._sinks_failing)
+        said = structs.replace(status, incident=incident, silence=silence, sinks_failing=self._sinks_failing)
+        return self._labels.on_status(said, len(state.tests.rate_baseline) if state.tests else None)
 
     def _due_markers(self, now_s: float) -> list[tuple[int, Marker]]:
         """Of partitions read to their end: before it, a marker may already lie there."""
