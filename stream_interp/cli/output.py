@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from stream_interp.records.text import inert
+
 out = Console(soft_wrap=True)  # what a person reads on stdout, such as a table; never with --json
 err = Console(stderr=True)  # notices, progress bars, live tables
 
@@ -28,18 +30,18 @@ def emit_text(text: str) -> None:
 
 
 def emit_table(title: str, columns: list[str], rows: list[list[object]]) -> None:
-    """A table on stdout. Cells are shown as they are, never read as markup; None is shown as a dash."""
+    """A table on stdout. Cells are shown as they are, inert and never read as markup; None is shown as a dash."""
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*("-" if cell is None else escape(str(cell)) for cell in row))
+        table.add_row(*("-" if cell is None else escape(inert(str(cell))) for cell in row))
     (out if out.is_terminal else _pipe).print(table)
 
 
 def notice(text: str, style: str | None = None) -> None:
-    """One line for the person at the terminal, on stderr."""
-    err.print(escape(text), highlight=False, soft_wrap=True, style=style)
+    """One line for the person at the terminal, on stderr; inert, whatever names it holds."""
+    err.print(escape(inert(text)), highlight=False, soft_wrap=True, style=style)
 
 
 def warn(text: str) -> None:

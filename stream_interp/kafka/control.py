@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Iterable
 
 from msgspec import structs
 
+from stream_interp.errors import IntegrityError
+from stream_interp.kafka import client
 from stream_interp.kafka.follow import TopicFollower
+from stream_interp.kafka.read import read_topic_to_end
 from stream_interp.kafka.transactions import Transactions
 from stream_interp.records.control import ControlReader, Versioned, encode_control
 from stream_interp.settings import KafkaSettings
 
+log = logging.getLogger(__name__)
+
 TOPIC = "interp.control"
+_VERSION_DIGITS = 15  # of Unix epoch ms; more are no version
 
 
 def publish_controls(kafka: KafkaSettings, records: Iterable[Versioned]) -> None:
@@ -34,10 +41,30 @@ def publish_controls(kafka: KafkaSettings, records: Iterable[Versioned]) -> None
 
 
 def read_controls(kafka: KafkaSettings) -> list[Versioned]:
-    """Every complete version on the topic, in log order. Raises DependencyUnreachable."""
-    follower, reader = TopicFollower(kafka, TOPIC), ControlReader()
+    """Every complete version on the topic, in log order; what cannot be read is left out with a warning.
+
+    Raises:
+        DependencyUnreachable: Kafka does not answer, refuses us, or has no such topic.
+    """
+    follower, reader, whole = TopicFollower(kafka, TOPIC), ControlReader(), list[Versioned]()
     try:
-        whole = (reader.add((m.key or b"").decode(), m.value) for m in follower.to_end())
-        return [record for record in whole if record is not None]
+        for record in follower.to_end():
+            try:
+                version = reader.add((record.key or b"").decode(), record.value)
+            except (IntegrityError, UnicodeDecodeError) as error:
+                log.warning("%s: left out offset %s: %s", TOPIC, record.offset, error)
+                continue
+            whole += [version] if version is not None else []
+        return whole
     finally:
         follower.close()
+
+
+def newest_version(kafka: KafkaSettings, lane_id: str) -> int:
+    """The largest version that any control record of a lane has, 0 without one. Raises DependencyUnreachable."""
+    newest = 0
+    for message in read_topic_to_end(client.consumer_config(kafka, "control"), kafka.topic_prefix + TOPIC):
+        _, lane, version, *_ = [*(message.key() or b"").decode(errors="replace").split("/"), "", "", ""]
+        if lane == lane_id and version.isdecimal() and len(version) <= _VERSION_DIGITS:
+            newest = max(newest, int(version))
+    return newest
