@@ -38,7 +38,7 @@ def feature_drifts(
             drifts.append(
                 FeatureDrift(
                     feature=feature, direction="new" if baseline == 0 else direction, log_e=float(listed.log_e[row]),
-                    log_threshold=log_a, rate_baseline=baseline, rate_now=now,
+                    log_threshold=log_a, rate_baseline=baseline, rate_now=now, requests_now=since,
                     detected_request=int(listed.request[row]),
                 )
             )  # fmt: skip

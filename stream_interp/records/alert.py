@@ -29,6 +29,7 @@ class FeatureDrift(Struct, frozen=True, kw_only=True):
     log_threshold: float
     rate_baseline: float
     rate_now: float
+    requests_now: int = 0  # the n of `rate_now`: requests since the statistic began to rise
     detected_request: int  # requests of the lane since it was armed
     label: str = ""  # untrusted text of an operator's file
 
