@@ -11,7 +11,8 @@ def limits_line(max_lanes: int, baseline_requests: int) -> str:
     learning = learning_bytes(MOMENT_COORDINATES, 0, baseline_requests)
     return (
         f"state: at most {max_lanes:,} lanes a partition; a lane holds at most {learning:,} bytes and 12 a feature "
-        f"while it learns, {armed_bytes(0, baseline_requests):,} bytes and {armed_bytes(1, 0)} a feature once armed"
+        f"while it learns, {armed_bytes(0, baseline_requests):,} bytes and {armed_bytes(1, 0)} a feature once armed, "
+        "and up to twice as much again for its last two checkpoints, which evidence is copied from"
     )
 
 

@@ -40,6 +40,15 @@ def load_state(data: bytes) -> LaneState:
     Raises:
         IntegrityError: not a state that this version can read.
     """
+    state = load_untested(data)
+    if state.baseline is None:
+        return state
+    tests = armed.build(state.baseline.header, state.baseline.arrays, state.settings.drift)
+    return replace(state, tests=tests)
+
+
+def load_untested(data: bytes) -> LaneState:
+    """The state without its tests, at little cost: enough to look at, and to dump again. Raises IntegrityError."""
     header, arrays = unpack(data, StateHeader)
     try:
         state: LaneState = _load(LaneState, header.state, "state", arrays)
@@ -47,10 +56,7 @@ def load_state(data: bytes) -> LaneState:
         raise IntegrityError(
             f"a checkpoint's state cannot be read ({type(error).__name__}: {error}); was it written by another version?"
         ) from error
-    if state.baseline is None:
-        return state
-    tests = armed.build(state.baseline.header, state.baseline.arrays, state.settings.drift)
-    return replace(state, tests=tests)
+    return state
 
 
 def _dump(kind: Any, value: Any, path: str, arrays: Arrays) -> Any:

@@ -1,1 +1,1 @@
-"""An incident as a pack of files that anybody can replay and verify."""
+"""What is left of an incident for those who ask later: its story, its replay, a pack that shows if it was edited."""

@@ -19,7 +19,12 @@ _POLL_S = 0.2
 
 
 def read_topic_to_end(
-    config: Mapping[str, object], topic: str, partitions: Sequence[int] | None = None, *, stall_s: float = STALL_S
+    config: Mapping[str, object],
+    topic: str,
+    partitions: Sequence[int] | None = None,
+    *,
+    starts: Mapping[int, int] | None = None,
+    stall_s: float = STALL_S,
 ) -> Iterator[Message]:
     """Every committed record, in offset order within each partition, up to the ends found at the first step.
 
@@ -30,6 +35,7 @@ def read_topic_to_end(
         config: from `client.consumer_config`; its group is neither joined nor committed to.
         topic: whole name, with the prefix.
         partitions: None for all.
+        starts: first offsets by partition; where none is given, or it is no more, the log's start.
         stall_s: give up after so long without a record from Kafka.
 
     Raises:
@@ -46,7 +52,9 @@ def read_topic_to_end(
     consumer = client.consumer({**config, **forced})
     try:
         ends = end_offsets(consumer, topic, faults, address, partitions)
-        consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in ends])
+        begins = {p: (starts or {}).get(p, OFFSET_BEGINNING) for p in ends}
+        ends = {p: end for p, end in ends.items() if begins[p] < end}  # else there is nothing, not even an end, to read
+        consumer.assign([TopicPartition(topic, p, begins[p]) for p in ends])
         yield from _until(consumer, topic, ends, faults, address, stall_s)
     finally:
         consumer.close()
