@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stream_interp.encode.assembly import bound_bytes
 from stream_interp.encode.encoder import DENSE_BYTES
+from stream_interp.encode.examples import TURNS_BYTES
 from stream_interp.encode.open_cut import MAX_LETTER_BYTES, MAX_WINDOW_BYTES
 from stream_interp.encode.requests import PROJECTIONS_BYTES
 from stream_interp.settings import RequestSettings
@@ -15,11 +16,12 @@ MIN_POLL_RECORDS, MAX_POLL_RECORDS = 8, 2_000
 QUEUE_BYTES = 256 * 1024 * 1024  # queued.max.messages.kbytes
 
 
-def memory_bound_bytes(request: RequestSettings, partitions: int, sae_bytes: int) -> int:
+def memory_bound_bytes(request: RequestSettings, partitions: int, sae_bytes: int, has_examples: bool = False) -> int:
     """What the process may hold with so many input partitions, beside Python and torch themselves."""
     per_partition = bound_bytes(request) + MAX_WINDOW_BYTES + MAX_LETTER_BYTES
     batch = 4 * BATCH_BYTES + 3 * DENSE_BYTES  # float32 and float64 copies; activations, reconstruction, firings
-    return QUEUE_BYTES + POLL_BYTES + PROJECTIONS_BYTES + batch + sae_bytes + partitions * per_partition
+    turns = TURNS_BYTES if has_examples else 0  # the examples of open windows are part of MAX_WINDOW_BYTES
+    return QUEUE_BYTES + POLL_BYTES + PROJECTIONS_BYTES + batch + sae_bytes + turns + partitions * per_partition
 
 
 def next_poll_records(asked: int, records: int, n_bytes: int, turn_s: float) -> int:

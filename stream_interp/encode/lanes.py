@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from stream_interp.encode.encoder import Encoder
+from stream_interp.encode.examples import ExampleRule
 from stream_interp.encode.requests import LaneShape, shape_of
 from stream_interp.errors import IntegrityError, InvalidSnapshot
 from stream_interp.records.arrays import Arrays
@@ -21,13 +22,17 @@ MAX_LANES = 10_000  # names are the producers': without a bound they could fill 
 
 @dataclass(frozen=True)
 class Site:
-    """One `[[sites]]` entry with its SAE loaded; None: T0 only. `d_out` is the width of what the SAE explains."""
+    """One `[[sites]]` entry with its SAE loaded; None: T0 only. `d_out` is the width of what the SAE explains.
+
+    `examples` None: off.
+    """
 
     names: SiteSettings
     sae: Encoder | None = None
     d_out: int = 0
     device: str = "cpu"
     sae_bytes: int = 0  # 0 where an entry before holds the same SAE
+    examples: ExampleRule | None = None
 
     def matches(self, snapshot: Snapshot) -> bool:
         """All four globs match."""
@@ -49,6 +54,7 @@ class LaneEntry:
     d_in: int
     d_out: int
     device: str
+    examples: ExampleRule | None = None
 
     @property
     def lane_id(self) -> str:
@@ -140,7 +146,10 @@ class Lanes:
         shape = LaneShape(lane=lane, massive=site.names.massive if site else "share")
         projector = self._projectors.get(lane.lane_id)
         d_in = sae.d_in if sae else projector[0].d_in if projector else snapshot.acts.shape[1]
-        entry = LaneEntry(shape, sae, d_in, site.d_out if site else 0, site.device if site else "cpu")
+        if site is None:
+            entry = LaneEntry(shape, sae, d_in, 0, "cpu")
+        else:
+            entry = LaneEntry(shape, sae, d_in, site.d_out, site.device, site.examples)
         return _shaped(entry, projector) if projector and _fits(projector[0], entry) else entry
 
 

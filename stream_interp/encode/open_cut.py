@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from stream_interp.encode.encoder import Encoder
+from stream_interp.encode.encoder import Encoder, RequestStats
+from stream_interp.encode.examples import OpenExamples
 from stream_interp.encode.lanes import LaneEntry
 from stream_interp.encode.position import Position
 from stream_interp.encode.requests import Request
@@ -30,16 +31,18 @@ class LaneWindow:
     entry: LaneEntry
     window: OpenWindow
     opened_s: float
+    examples: OpenExamples | None
     seen: int = 0
 
 
 @dataclass(frozen=True)
 class Work:
-    """A complete request and the window that will count it."""
+    """A complete request, and the window and the examples that it will enter."""
 
     window: OpenWindow
     entry: LaneEntry
     request: Request
+    examples: OpenExamples | None = None
 
 
 @dataclass
@@ -72,7 +75,7 @@ class OpenCut:
         """A request is whole: it belongs to this cut. `records`: its chunks."""
         lane = self.lane(entry, str(request.acts.dtype), now_s)
         lane.seen += 1
-        self.work.append(Work(lane.window, entry, request))
+        self.work.append(Work(lane.window, entry, request, lane.examples))
         self.counted_records += records
         self.counted_keys.add(key)
         if lane.seen >= self.settings.requests:
@@ -97,7 +100,8 @@ class OpenCut:
         lane = self.lanes.get(entry.lane_id)
         if lane is None:
             window = OpenWindow(entry.shape, acts_dtype, entry.d_in, entry.d_sae)
-            lane = self.lanes[entry.lane_id] = LaneWindow(entry, window, now_s)
+            examples = entry.examples and OpenExamples(entry.shape.lane, entry.d_sae, entry.examples)
+            lane = self.lanes[entry.lane_id] = LaneWindow(entry, window, now_s, examples)
             self.window_bytes += window_bytes(entry)
             self._grow_old(now_s)
             if self.window_bytes >= MAX_WINDOW_BYTES:
@@ -151,7 +155,8 @@ def window_bytes(entry: LaneEntry) -> int:
     """What an open window of this lane holds, about."""
     r = min(entry.d_in, MOMENT_COORDINATES)
     moments = 8 * r * r if entry.shape.projector_version == FIT else 0
-    return 40 * entry.d_sae + 8 * entry.d_in + moments + 4_096
+    examples = entry.examples.window_bytes(entry.d_sae) if entry.examples else 0
+    return 40 * entry.d_sae + 8 * entry.d_in + moments + examples + 4_096
 
 
 def encode_work(cuts: list[OpenCut], encode: Callable[[Encoder | None, list[Work]], None], max_bytes: int) -> None:
@@ -164,6 +169,20 @@ def encode_work(cuts: list[OpenCut], encode: Callable[[Encoder | None, list[Work
     for group in groups.values():
         for batch in _bounded(group, max_bytes):
             encode(batch[0].entry.sae, batch)
+
+
+def add_statistics(batch: Sequence[Work], stats: Sequence[RequestStats]) -> None:
+    """The statistics of each request into its window and its examples, in the order of the batch."""
+    windows = dict[OpenWindow, list[RequestStats]]()
+    examples = dict[OpenExamples, list[tuple[str, RequestStats]]]()
+    for work, of_request in zip(batch, stats, strict=True):
+        windows.setdefault(work.window, []).append(of_request)
+        if work.examples is not None and not of_request.too_short:
+            examples.setdefault(work.examples, []).append((work.request.request_id, of_request))
+    for window, own in windows.items():
+        window.add(own)
+    for example, requests in examples.items():
+        example.add(requests)
 
 
 def _batch_key(work: Work) -> tuple[object, ...]:

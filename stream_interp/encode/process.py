@@ -18,14 +18,13 @@ from importlib.metadata import version
 
 from stream_interp.encode.bounds import BATCH_BYTES, memory_bound_bytes, next_poll_records
 from stream_interp.encode.dead_letter_rate import DeadLetterRate
-from stream_interp.encode.encoder import Encoder, RequestStats, encode_batch
+from stream_interp.encode.encoder import Encoder, encode_batch
 from stream_interp.encode.lanes import Lanes, Projector, Site
-from stream_interp.encode.open_cut import ClosedCut, Work, encode_work
-from stream_interp.encode.outgoing import CUTS, records_of
+from stream_interp.encode.open_cut import ClosedCut, Work, add_statistics, encode_work
+from stream_interp.encode.outgoing import CUTS, EXAMPLES, records_of
 from stream_interp.encode.partition import InputPartition
 from stream_interp.encode.position import CutPointer, Position, metadata_of, pointer_to, read_metadata
-from stream_interp.encode.sites import load_sites
-from stream_interp.encode.window import OpenWindow
+from stream_interp.encode.sites import load_sites, site_line
 from stream_interp.errors import IntegrityError
 from stream_interp.kafka.client import require_kafka
 from stream_interp.kafka.follow import TopicFollower
@@ -57,6 +56,7 @@ class Encode:
     Raises:
         DependencyUnreachable: Kafka does not answer, refuses us, or lacks a topic.
         SAELoadError: an SAE that cannot be trusted.
+        UsageError: no topic for examples, or no key for hashed ones.
     """
 
     def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
@@ -64,6 +64,8 @@ class Encode:
         require_kafka(settings.kafka)
         require_topic(settings.kafka, ACTIVATIONS)
         sites = load_sites(settings)
+        if any(site.examples for site in sites):
+            require_topic(settings.kafka, EXAMPLES)
         self._lanes, self._partitions = Lanes(sites, settings.unknown_sites), dict[int, InputPartition]()
         self._rate, self._poll_records = DeadLetterRate(settings.dlq.max_rate), 64
         self._counters, self._busy_s = Counter[str](), defaultdict[str, float](float)
@@ -127,11 +129,7 @@ class Encode:
     def _encode(self, sae: Encoder | None, batch: list[Work]) -> None:
         stats = encode_batch(sae, [(work.entry.shape, work.request) for work in batch], batch[0].entry.device)
         with self._timed("window"):
-            by_window: dict[OpenWindow, list[RequestStats]] = {}
-            for work, of_request in zip(batch, stats, strict=True):
-                by_window.setdefault(work.window, []).append(of_request)
-            for window, own in by_window.items():
-                window.add(own)
+            add_statistics(batch, stats)
         self._counters.update(requests=len(batch), tokens=sum(of_request.tokens for of_request in stats))
 
     def _commit(self, closed: Sequence[ClosedCut]) -> None:
@@ -231,11 +229,9 @@ class Encode:
 
     def _say_limits(self, sites: Sequence[Site]) -> None:
         for site in sites:
-            names = site.names
-            sae = f"{site.sae.fingerprint[:12]}, {site.sae.d_in}×{site.sae.d_sae}" if site.sae else "none, T0 only"
-            self._say(f"site {names.tenant}/{names.model_id}/{names.model_revision}/{names.hook_name}: SAE {sae}")
-        n = self._reader.count_partitions()
-        bound = memory_bound_bytes(self._settings.request, n, sum(site.sae_bytes for site in sites))
+            self._say(site_line(site))
+        n, has_examples = self._reader.count_partitions(), any(site.examples for site in sites)
+        bound = memory_bound_bytes(self._settings.request, n, sum(site.sae_bytes for site in sites), has_examples)
         self._say(f"holds at most {bound:,} bytes of state and buffers with all {n} partitions of {ACTIVATIONS}")
 
     @contextmanager

@@ -18,10 +18,11 @@ class Example(Struct, frozen=True, kw_only=True):
     schema_version: Literal[1] = 1
     lane: Lane
     feature: int
-    request_id: str
-    position: int  # token in the request
-    activation: float
-    at_ms: int
+    request_id: str  # or the hex HMAC-SHA256 of it, where `hashed`
+    hashed: bool = False
+    position: int | None = None  # token in the request, where it is known
+    activation: float  # the largest of this feature in any request of one cut
+    at_ms: int  # the window's closed_at
 
 
 def encode_example(example: Example) -> Envelope:
