@@ -97,6 +97,7 @@ def incident_alert(
         baseline_version=state.baseline.header.version,
         explanations_reliable="health" not in incident.groups,
         note=note,
+        runbook=f"{cause_hint(incident.groups)}.md",
     )
 
 
@@ -106,5 +107,5 @@ def lane_alert(state: LaneState, transition: Transition, severity: Severity, at_
         event_id=event_id(state.lane, 0, f"{transition} {cause}", state.position), lane=state.lane,
         incident_id=digest(state.lane.lane_id, "lane", cause)[:16], transition=transition, severity=severity,
         status={"blind": "blind", "integrity_error": "integrity_error"}.get(transition, "ok"), cause_hint=cause,
-        request=state.requests, at_ms=at_ms, position=state.position,
+        request=state.requests, at_ms=at_ms, position=state.position, runbook=f"{cause}.md",
     )  # fmt: skip

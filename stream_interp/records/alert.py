@@ -78,7 +78,7 @@ class Alert(Struct, frozen=True, kw_only=True):
     baseline_version: int = 0
     explanations_reliable: bool = True  # false while SAE health is drifted: do not trust feature names then
     note: str = ""  # who ended it and why, as claimed, where evidence did not: untrusted text
-    runbook: str = ""  # where to read what to do
+    runbook: str = ""  # page of `deploy/runbooks` that says what to do
 
 
 class Said(Struct, frozen=True, kw_only=True):
