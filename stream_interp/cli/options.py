@@ -31,6 +31,10 @@ SetOption = Annotated[
         autocompletion=setting_names,
     ),
 ]
+HttpOption = Annotated[
+    str | None,
+    typer.Option("--http", metavar="HOST:PORT", help="Serve /livez, /readyz and /metrics, such as 127.0.0.1:9464."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout, and nothing else there.")]
 
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
 
 from stream_interp.cli.configuration import load_settings
-from stream_interp.cli.options import BootstrapOption, ConfigOption, RedisOption, SetOption, flags
-from stream_interp.cli.output import notice
+from stream_interp.cli.foreground import foreground
+from stream_interp.cli.options import BootstrapOption, ConfigOption, HttpOption, RedisOption, SetOption, flags
 
 _READY_POLL_S = 0.1
 
@@ -29,13 +26,15 @@ def encode(
     config: ConfigOption = None,
     sets: SetOption = None,
     bootstrap: BootstrapOption = None,
+    http: HttpOption = None,
 ) -> None:
     """Activations to windows: encode snapshots, write windows and cuts. Stops cleanly on SIGTERM and Ctrl-C."""
+    from stream_interp.encode.observed import encode_board
     from stream_interp.encode.process import Encode
 
-    settings = load_settings(config, flags(sets, bootstrap=bootstrap, sites=one_site(sae)))
-    with stopped_by_signals() as stop:
-        Encode(settings, notice).run(stop)
+    settings, board = load_settings(config, flags(sets, bootstrap=bootstrap, sites=one_site(sae))), encode_board()
+    with foreground(settings.log, "encode", http, [board]) as (say, stop):
+        Encode(settings, say, board).run(stop)
 
 
 def detect(
@@ -43,13 +42,15 @@ def detect(
     sets: SetOption = None,
     bootstrap: BootstrapOption = None,
     redis_url: RedisOption = None,
+    http: HttpOption = None,
 ) -> None:
     """Windows to alerts and status: run the tests, keep the lanes' states. Stops cleanly on SIGTERM and Ctrl-C."""
+    from stream_interp.detect.observed import detect_board
     from stream_interp.detect.process import Detect
 
-    settings = load_settings(config, flags(sets, bootstrap=bootstrap, redis_url=redis_url))
-    with stopped_by_signals() as stop:
-        Detect(settings, notice).run(stop)
+    settings, board = load_settings(config, flags(sets, bootstrap=bootstrap, redis_url=redis_url)), detect_board()
+    with foreground(settings.log, "detect", http, [board]) as (say, stop):
+        Detect(settings, say, board).run(stop)
 
 
 def run(
@@ -58,14 +59,18 @@ def run(
     sets: SetOption = None,
     bootstrap: BootstrapOption = None,
     redis_url: RedisOption = None,
+    http: HttpOption = None,
 ) -> None:
     """Encode and detect in one process; if one of them cannot go on, both end. Stops cleanly on SIGTERM and Ctrl-C."""
+    from stream_interp.detect.observed import detect_board
     from stream_interp.detect.process import Detect
+    from stream_interp.encode.observed import encode_board
     from stream_interp.encode.process import Encode
 
     settings = load_settings(config, flags(sets, bootstrap=bootstrap, redis_url=redis_url, sites=one_site(sae)))
-    with stopped_by_signals() as stop:
-        detector, encoder = Detect(settings, notice), Encode(settings, notice)
+    boards = detect_board(), encode_board()
+    with foreground(settings.log, "run", http, boards) as (say, stop):
+        detector, encoder = Detect(settings, say, boards[0]), Encode(settings, say, boards[1])
         run_together([(detector.run, detector.ready), (encoder.run, None)], stop)
 
 
@@ -101,20 +106,3 @@ def run_together(
 def one_site(sae: Path | None) -> list[dict[str, str]] | None:
     """`[[sites]]` of the short form `--sae DIR`: one entry that matches every site."""
     return None if sae is None else [{"sae": str(sae)}]
-
-
-@contextmanager
-def stopped_by_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set; a second signal ends the process at once."""
-    stop = threading.Event()
-
-    def ask(signum: int, _frame: FrameType | None) -> None:
-        stop.set()
-        signal.signal(signum, signal.SIG_DFL)
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -22,6 +22,7 @@ from stream_interp.detect.announce import armed_line, limits_line
 from stream_interp.detect.checkpoint import Checkpoints, read_saved, start_of
 from stream_interp.detect.label_files import read_site_labels
 from stream_interp.detect.markers import LaneWatch
+from stream_interp.detect.observed import Shown, detect_board
 from stream_interp.detect.operators import Operators
 from stream_interp.detect.outgoing import CONTROL, STATE, WINDOWS, Outgoing, records_of
 from stream_interp.detect.partition import MAX_LANES, Told, WindowsPartition, read_progress
@@ -36,6 +37,7 @@ from stream_interp.kafka.partitioner import partition_of
 from stream_interp.kafka.produce import require_topic
 from stream_interp.kafka.read import read_topic_to_end
 from stream_interp.kafka.transactions import CommittedOffset, TransactionAborted, Transactions
+from stream_interp.observe.board import Board, Snapshot, input_readings
 from stream_interp.records.annotation import Annotation
 from stream_interp.records.checkpoint import is_part_of_copy
 from stream_interp.records.consumed import Consumed
@@ -67,13 +69,15 @@ class Detect:
     Args:
         settings: of all processes.
         say: shows one line to the person who started it.
+        board: where it shows itself.
 
     Raises:
         DependencyUnreachable: Kafka or Redis does not answer, or refuses us.
         UsageError: a topic is missing, or a file of secrets or of feature labels cannot be read.
     """
 
-    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
+    def __init__(self, settings: Settings, say: Callable[[str], None], board: Board | None = None) -> None:
+        self._board, self._shown = board or detect_board(), Shown()
         self._settings, self._say, self._started_at_ms = settings, say, _now_ms()
         kafka, self._labels = settings.kafka, read_site_labels(settings.sites, say)
         require_kafka(kafka)
@@ -139,6 +143,7 @@ class Detect:
             self._checkpoint_due_s = now_s + self._settings.checkpoint.interval_s
         self._counters.update(records=len(records), alerts=len(told.alerts))
         self._heart.beat_if_due()
+        self._board.turn(self._observed)
 
     def _commit(self, out: Outgoing, *, checkpoint: bool) -> None:
         """One transaction. If it fails, all lanes are built again from their checkpoints."""
@@ -161,6 +166,7 @@ class Detect:
             self._counters.update(aborted=1)
             self._reader.restart()
             return
+        self._shown.committed(out, _now_ms() if checkpoint else 0)
         if self._redis is not None:
             self._redis.publish(out.statuses)
 
@@ -227,6 +233,7 @@ class Detect:
 
     def _start(self, assigned: Assigned) -> int:
         """A partition is ours: its lanes as they were saved, and where to read on."""
+        self._board.alive()
         kafka, p = self._settings.kafka, assigned.partition
         records = read_topic_to_end(consumer_config(kafka, "state"), kafka.topic_prefix + STATE, [p])
         saved = read_saved({key: m.value() or b"" for m in records if not is_part_of_copy(key := _text(m.key()))})
@@ -247,7 +254,10 @@ class Detect:
 
     def _stop(self, partition: int) -> None:
         """Not ours any more: whoever has it now builds its lanes from their checkpoints."""
-        self._owned.pop(partition, None)
+        owned = self._owned.pop(partition, None)
+        if owned is not None:
+            self._counters.update(owned.windows.counters)
+            self._shown.forget(owned.windows.lanes)
 
     def _follow(self, records: Iterable[Consumed]) -> None:
         """What operators want."""
@@ -276,10 +286,19 @@ class Detect:
             self._armed[state.lane.lane_id] = version_now
             self._say(armed_line(state))
 
+    def _counted(self) -> Counter[str]:
+        return sum((owned.windows.counters for owned in self._owned.values()), self._counters.copy())
+
+    def _observed(self) -> Snapshot:
+        return self._shown.snapshot(
+            self._counted(),
+            input_readings(self._settings.kafka.topic_prefix + WINDOWS, self._reader.lags()),
+            assigned=self._reader.assigned,
+            restored=all(owned.windows.caught_up for owned in self._owned.values()),
+        )
+
     def _heartbeat(self) -> Heartbeat:
-        kafka, counters = self._settings.kafka, self._counters.copy()
-        for owned in self._owned.values():
-            counters.update(owned.windows.counters)
+        kafka = self._settings.kafka
         return Heartbeat(
             process_id=f"detect-{kafka.instance}@{socket.gethostname()}:{os.getpid()}",
             kind="detect",
@@ -287,7 +306,7 @@ class Detect:
             started_at_ms=self._started_at_ms,
             version=version("stream-interp"),
             partitions=[f"{kafka.topic_prefix}{WINDOWS}/{p}" for p in sorted(self._owned)],
-            counters=dict(counters),
+            counters=dict(self._counted()),
         )
 
 

@@ -20,6 +20,7 @@ from stream_interp.encode.bounds import BATCH_BYTES, memory_bound_bytes, next_po
 from stream_interp.encode.dead_letter_rate import DeadLetterRate
 from stream_interp.encode.encoder import Encoder, encode_batch
 from stream_interp.encode.lanes import Lanes, Projector, Site
+from stream_interp.encode.observed import ByReason, by_reason, encode_board, encode_readings
 from stream_interp.encode.open_cut import ClosedCut, Work, add_statistics, encode_work
 from stream_interp.encode.outgoing import CUTS, EXAMPLES, records_of
 from stream_interp.encode.partition import InputPartition
@@ -33,6 +34,7 @@ from stream_interp.kafka.heartbeat import Heart
 from stream_interp.kafka.lookup import read_record
 from stream_interp.kafka.produce import require_topic
 from stream_interp.kafka.transactions import CommittedOffset, Transaction, TransactionAborted, Transactions
+from stream_interp.observe.board import ASSIGNMENT_RECEIVED, Board, Snapshot, input_readings
 from stream_interp.records.consumed import Consumed
 from stream_interp.records.control import ControlReader, Manifest, read_projector
 from stream_interp.records.cut import Cut
@@ -52,6 +54,7 @@ class Encode:
     Args:
         settings: of all processes.
         say: shows one line to the person who started it.
+        board: where it shows itself.
 
     Raises:
         DependencyUnreachable: Kafka does not answer, refuses us, or lacks a topic.
@@ -59,11 +62,14 @@ class Encode:
         UsageError: no topic for examples, or no key for hashed ones.
     """
 
-    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
+    def __init__(self, settings: Settings, say: Callable[[str], None], board: Board | None = None) -> None:
+        self._board = board or encode_board()
         self._settings, self._say, self._started_at_ms = settings, say, _now_ms()
         require_kafka(settings.kafka)
         require_topic(settings.kafka, ACTIVATIONS)
         sites = load_sites(settings)
+        self._board.now_missing(ASSIGNMENT_RECEIVED)
+        self._sae_bytes, self._account = sum(site.sae_bytes for site in sites), Counter[ByReason]()
         if any(site.examples for site in sites):
             require_topic(settings.kafka, EXAMPLES)
         self._lanes, self._partitions = Lanes(sites, settings.unknown_sites), dict[int, InputPartition]()
@@ -112,8 +118,10 @@ class Encode:
         self._rate.add(polled_s, len(records), rejected)
         n_bytes = sum(len(record.value or b"") for record in records)
         self._counters.update(records=len(records), bytes=n_bytes, rejected=rejected.total())
+        self._account.update(by_reason("records_rejected", rejected.items()))
         self._poll_records = next_poll_records(self._poll_records, len(records), n_bytes, time.monotonic() - polled_s)
         self._heart.beat_if_due()
+        self._board.turn(self._observed)
 
     def _take(self, records: Sequence[Consumed], now_s: float, closed: list[ClosedCut]) -> Counter[str]:
         """Records into their partitions, cuts that fall due into `closed`. Returns dead letters by reason."""
@@ -145,6 +153,8 @@ class Encode:
                     offsets[c.cut.partition] = CommittedOffset(c.position.read_from, metadata)
                 transaction.commit_offsets(ACTIVATIONS, offsets, self._reader.consumer)
             self._counters.update(cuts=len(closed))
+            for c in closed:
+                self._account.update(by_reason("records_not_counted", c.cut.not_counted.items()))
         except TransactionAborted:  # which is logged where it happens
             self._counters.update(aborted=1)
             self._reader.restart()
@@ -227,11 +237,19 @@ class Encode:
             counters={**self._counters, **busy_ms},
         )
 
+    def _observed(self) -> Snapshot:
+        readings = encode_readings(self._counters, self._busy_s, self._account, self._sae_bytes)
+        topic = self._settings.kafka.topic_prefix + ACTIVATIONS
+        return Snapshot(
+            missing=() if self._reader.assigned else (ASSIGNMENT_RECEIVED,),
+            readings=(*readings, *input_readings(topic, self._reader.lags())),
+        )
+
     def _say_limits(self, sites: Sequence[Site]) -> None:
         for site in sites:
             self._say(site_line(site))
         n, has_examples = self._reader.count_partitions(), any(site.examples for site in sites)
-        bound = memory_bound_bytes(self._settings.request, n, sum(site.sae_bytes for site in sites), has_examples)
+        bound = memory_bound_bytes(self._settings.request, n, self._sae_bytes, has_examples)
         self._say(f"holds at most {bound:,} bytes of state and buffers with all {n} partitions of {ACTIVATIONS}")
 
     @contextmanager

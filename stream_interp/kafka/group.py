@@ -84,6 +84,18 @@ class GroupReader:
         """Everything that was in the log when the partition became ours has been read, and whatever came after once."""
         return partition in self._read_to_end
 
+    def lags(self) -> dict[int, int | None]:
+        """Offsets between what was read and the log's end, by partition; the end marker of a transaction is one too.
+
+        The ends are those of the last answer to a fetch (None: not known yet); the broker is not asked.
+        """
+        found: dict[int, int | None] = {}
+        for at in self.consumer.position([TopicPartition(self._topic, p) for p in self._starts]):
+            _, high = self.consumer.get_watermark_offsets(at, cached=True)
+            position = at.offset if at.offset >= 0 else self._starts[at.partition]
+            found[at.partition] = max(0, high - position) if high >= 0 else None
+        return found
+
     def count_partitions(self) -> int:
         """Of the topic. Raises DependencyUnreachable."""
         return len(end_offsets(self.consumer, self._topic, self._faults, self._address))

@@ -6,7 +6,7 @@ A process keeps one `Board` and calls `turn` once in each turn of its loop; that
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -38,6 +38,13 @@ class Reading(NamedTuple):
     metric: str
     value: float | Distribution
     labels: tuple[str, ...] = ()
+
+
+def input_readings(topic: str, lags: Mapping[int, int | None]) -> tuple[Reading, ...]:
+    """Partitions of the input topic that a process holds, and how far behind it is in each (None: not known)."""
+    known = ((str(p), lag) for p, lag in lags.items() if lag is not None)
+    lag_readings = (Reading("consumer_lag_records", lag, (topic, partition)) for partition, lag in known)
+    return Reading("partitions_assigned", len(lags)), *lag_readings
 
 
 @dataclass(frozen=True, kw_only=True)
