@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 from stream_interp.errors import StreamInterpError, UsageError
@@ -16,6 +19,9 @@ from stream_interp.secret_files import read_secret
 from stream_interp.settings import SinkSettings
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
+
+# Threads of their own: a look-up cannot be cancelled, and a dead name server must not take those that others need.
+_LOOK_UPS = ThreadPoolExecutor(max_workers=32, thread_name_prefix="look-up")
 
 
 class SinkError(StreamInterpError):
@@ -52,7 +58,8 @@ class Pinger(Protocol):
 
 async def resolve_host(host: str, port: int) -> list[str]:
     """All addresses of a host by the system's resolver. Raises OSError."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(_LOOK_UPS, look_up)
     return list(dict.fromkeys(str(address[4][0]) for address in found))
 
 
@@ -70,11 +77,14 @@ class SinkTools:
         now_s: Unix epoch seconds.
         resolve: (host, port) → addresses.
         write_line: takes one line of the console sink, without its newline.
+        tls_context: makes the TLS settings of outgoing calls; the real one trusts the system's authorities, and those
+            in the file that the environment variable `SSL_CERT_FILE` names.
     """
 
     now_s: Callable[[], float] = time.time
     resolve: Resolve = resolve_host
     write_line: Callable[[str], None] = write_stdout
+    tls_context: Callable[[], ssl.SSLContext] = ssl.create_default_context
 
 
 def where(settings: SinkSettings) -> str:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
+
+from stream_interp.notify.notification import Notification
+from stream_interp.records.lane import digest
 
 _BIDI = frozenset(
     "\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
@@ -23,6 +27,22 @@ def one_line(text: str, limit: int) -> str:
 def short(text: str, limit: int) -> str:
     """At most `limit` characters, an ellipsis where something was cut."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def escape_html(text: str) -> str:
+    """`&`, `<` and `>` as entities: no tag, no link, no mention."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def web_links(notification: Notification) -> dict[str, str]:
+    """Its links that a browser can open, by name; a path of the source tree is none."""
+    links = {name: one_line(url, 2_000) for name, url in notification.links.items()}
+    return {name: url for name, url in links.items() if url.startswith(("https://", "http://")) and " " not in url}
+
+
+def safe_id(text: str, limit: int) -> str:
+    """An id as it is where letters, digits and `._:/-` make it up and it is short enough; else its hash."""
+    return text if re.fullmatch(r"[A-Za-z0-9._:/-]+", text) and len(text) <= limit else digest(plain(text, len(text)))
 
 
 def _inert(character: str, kept: str) -> str:

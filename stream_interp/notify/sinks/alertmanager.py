@@ -1,0 +1,106 @@
+"""Prometheus Alertmanager, by its API v2, which groups, inhibits and routes by labels.
+
+[[notify.sinks]]
+name = "alertmanager"
+type = "alertmanager"
+url = "http://alertmanager:9093"  # without /api/v2
+allow = ["alertmanager"]  # private, and without TLS: both must be allowed
+# secret_file = "/run/secrets/alertmanager"  # a bearer token, where a proxy asks for one
+
+Labels: alertname=StreamInterp, story, severity, and of an incident tenant, model_id, hook_name, lane_id. All else is
+an annotation: labels are an alert's identity, and must stay the same until it is resolved. Alertmanager knows no
+acknowledgement; an acknowledged incident stays firing there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from stream_interp.notify.notification import Notification
+from stream_interp.notify.sinks.http_client import HttpClient, bearer
+from stream_interp.notify.sinks.sink import SinkTools, required
+from stream_interp.notify.sinks.text import one_line, plain, safe_id, web_links
+from stream_interp.records.alert import Severity
+from stream_interp.records.envelope import rfc3339
+from stream_interp.settings import SinkSettings
+
+PATH = "/api/v2/alerts"
+LABEL_CHARACTERS = 200
+SUMMARY_CHARACTERS = 1_000
+DESCRIPTION_CHARACTERS = 10_000
+# Without an end Alertmanager resolves what is not repeated within five minutes, and silence is not recovery.
+FIRING_MS = 30 * 86_400_000
+
+
+@dataclass(frozen=True)
+class Alertmanager:
+    """Posts a story as alerts that differ in severity, of which one at most is firing."""
+
+    client: HttpClient
+    headers: dict[str, str]
+
+    async def send(self, notification: Notification) -> None:
+        """Posts it. Raises SinkError."""
+        if notification.phase == "acknowledged" and notification.alert is None:
+            return  # without the incident's labels it would be another alert
+        await self.client.post(msgspec.json.encode(alerts(notification)), self.headers)
+
+    async def close(self) -> None:
+        """Holds nothing."""
+
+
+def alerts(notification: Notification) -> list[dict[str, Any]]:
+    """What is posted: the alert, and an end for those it takes the place of."""
+    resolved = notification.phase == "resolved"
+    ended = [severity for severity in _replaced(notification) if severity != notification.severity]
+    told = _alert(notification, notification.severity, resolved)
+    return [told, *(_alert(notification, severity, ended=True) for severity in ended)]
+
+
+def _replaced(notification: Notification) -> Sequence[Severity]:
+    if notification.phase == "resolved":
+        return ("warning", "critical")
+    if notification.severity == "critical" and notification.alert and notification.alert.transition != "opened":
+        return ("warning",)  # an incident that escalated
+    return ()
+
+
+def _alert(notification: Notification, severity: Severity, ended: bool) -> dict[str, Any]:
+    links = web_links(notification)
+    return {
+        "labels": labels(notification) | {"severity": severity},
+        "annotations": {
+            "summary": one_line(notification.title, SUMMARY_CHARACTERS),
+            "description": plain(notification.text, DESCRIPTION_CHARACTERS),
+            "kind": notification.kind,
+            "event_id": safe_id(notification.id, LABEL_CHARACTERS),
+            **({"runbook_url": links["runbook"]} if "runbook" in links else {}),
+        },
+        "startsAt": rfc3339(min(notification.started_at_ms, notification.at_ms)),
+        "endsAt": rfc3339(notification.at_ms + (0 if ended else FIRING_MS)),
+        **({"generatorURL": links["ui"]} if "ui" in links else {}),
+    }
+
+
+def labels(notification: Notification) -> dict[str, str]:
+    """Bounded in number and length, the same from opening to resolution, and never a feature's id."""
+    named = {"alertname": "StreamInterp", "story": safe_id(notification.story, LABEL_CHARACTERS)}
+    if notification.alert is not None:
+        lane = notification.alert.lane
+        named |= {
+            "tenant": lane.tenant,
+            "model_id": lane.model_id,
+            "hook_name": lane.hook_name,
+            "lane_id": lane.lane_id,
+        }
+    return {name: one_line(value, LABEL_CHARACTERS) for name, value in named.items()}
+
+
+def make_alertmanager(settings: SinkSettings, tools: SinkTools) -> Alertmanager:
+    """Needs `url`. Raises UsageError."""
+    base = required(settings, "url", '"https://HOST:9093"').rstrip("/").removesuffix(PATH)
+    return Alertmanager(HttpClient(settings, tools, base + PATH), bearer(settings))
