@@ -79,7 +79,7 @@ def read_saved(records: Mapping[str, bytes]) -> Saved:
             saved.states.append(load_state(found[0].body))
             saved.manifests[lane_id] = found[0].manifest
         except IntegrityError as error:
-            log.warning("%s", error)
+            log.warning("%s", error, extra={"lane_id": lane_id})
             saved.broken.append(lane_id)
             continue
         with suppress(IntegrityError):  # written by another version: an incident will do with the newest

@@ -130,7 +130,8 @@ class WindowsPartition:
             if isinstance(item, Window):
                 told.windows.add((self.number, state.lane.lane_id))
         except _UNUSABLE:
-            log.warning("record %s/%s cannot be used", self.number, record.offset, exc_info=True)
+            where = {"topic": record.topic, "partition": self.number, "offset": record.offset}
+            log.warning("record %s/%s cannot be used", self.number, record.offset, exc_info=True, extra=where)
             self.counters["unreadable_records"] += 1
             state = self.lanes.get((record.key or b"").decode(errors="replace"))
             if state is None:

@@ -247,9 +247,11 @@ class Detect:
         self._say(f"partition {p}: {lanes} lanes restored, reads from {start}, replays silently to {done}")
         for state in saved.states:
             if state.settings != settings:
+                lane_id = state.lane.lane_id
                 log.warning(
-                    "lane %s keeps the settings it began or was armed with: %s", state.lane.lane_id, state.settings
-                )
+                    "lane %s keeps the settings it began or was armed with: %s", lane_id, state.settings,
+                    extra={"lane_id": lane_id, "partition": p},
+                )  # fmt: skip
         return start
 
     def _stop(self, partition: int) -> None:
@@ -265,7 +267,8 @@ class Detect:
             try:
                 whole = self._operators.add(record)
             except IntegrityError as error:
-                log.warning("%s record not used: %s", CONTROL, error)
+                where = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+                log.warning("%s record not used: %s", CONTROL, error, extra=where)
                 continue
             if whole is not None:
                 m = whole.manifest

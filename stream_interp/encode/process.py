@@ -202,7 +202,8 @@ class Encode:
                 elif whole is not None and whole.manifest.kind == "relearn":
                     closed += self._relearn(whole.manifest)
             except (IntegrityError, UnicodeDecodeError) as error:
-                log.warning("%s record not used: %s", CONTROL, error)
+                where = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+                log.warning("%s record not used: %s", CONTROL, error, extra=where)
         return closed
 
     def _project(self, projector: Projector) -> list[ClosedCut]:

@@ -177,12 +177,16 @@ class GroupReader:
 
     def _take_error(self, error: KafkaError, partition: int | None) -> None:
         if error.code() in _OUT_OF_RANGE and partition is not None:
-            log.warning("%s/%s: %s; starting again from the log's start", self._topic, partition, error.str())
+            where = {"topic": self._topic, "partition": partition}
+            log.warning(
+                "%s/%s: %s; starting again from the log's start", self._topic, partition, error.str(), extra=where
+            )
             self.restart([partition])
         elif error.fatal():
             raise StreamInterpError(f"Kafka at {self._address} ended our membership: {error.str()}; start again")
         elif error.code() != KafkaError._PARTITION_EOF:
             raise_if_refused(error, self._topic, self._address)
-            log.warning("%s: %s; going on", self._topic, error.str())
+            where = {"topic": self._topic, "partition": partition}
+            log.warning("%s: %s; going on", self._topic, error.str(), extra=where)
         elif partition in self._starts and partition not in self._fresh:
             self._read_to_end.add(partition)
