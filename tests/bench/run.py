@@ -20,13 +20,22 @@ from river.drift import ADWIN
 from stream_interp.detect import armed
 from stream_interp.drift import esr
 from stream_interp.encode.encoder import encode_batch
+from stream_interp.encode.examples import ExampleRule, Turns
+from stream_interp.encode.lanes import Lanes, Site
+from stream_interp.encode.open_cut import add_statistics
+from stream_interp.encode.outgoing import records_of
+from stream_interp.encode.partition import InputPartition
+from stream_interp.encode.position import Position
 from stream_interp.encode.requests import LaneShape, Request
 from stream_interp.encode.window import OpenWindow
+from stream_interp.records.consumed import Consumed
 from stream_interp.records.lane import Lane
 from stream_interp.records.snapshot import Snapshot, decode_snapshot, encode_snapshot
+from stream_interp.settings import Settings, SiteSettings
 from tests.bench.checkpoints import random_sae
 
 ROUNDS = 9
+ACTIVATIONS = "interp.activations"
 D_IN, D_SAE, REQUESTS, TOKENS = 576, 4_608, 64, 24
 Case = tuple[str, Callable[[], Any], Callable[[], Any]]
 
@@ -37,7 +46,15 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
-    rows = [_compare(*case) for case in (*_encode_cases(arguments.device), _decode_case(), *_tick_cases())]
+    rows = [
+        _compare(*case)
+        for case in (
+            *_encode_cases(arguments.device),
+            _examples_case(arguments.device),
+            _decode_case(),
+            *_tick_cases(),
+        )
+    ]
     if arguments.json:
         sys.stdout.write(json.dumps({"device": arguments.device, "cases": rows}) + "\n")
         return
@@ -97,6 +114,38 @@ def _encode_cases(device: str) -> list[Case]:
         ),
         (f"window sums of {REQUESTS} fit requests, against the bare x @ W_enc", window, gemm),
     ]
+
+
+def _examples_case(device: str) -> Case:
+    sae, _ = random_sae(D_IN, D_SAE, device)
+    rng = np.random.default_rng(0)
+    records = []
+    for k in range(REQUESTS):
+        acts = rng.standard_normal((TOKENS, D_IN)).astype(np.float16)
+        snapshot = Snapshot(
+            model_id="m", hook_name="h", request_id=f"request-{k}", acts=acts, acts_dtype="float16",
+            request_tokens=TOKENS,
+        )  # fmt: skip
+        envelope = encode_snapshot(snapshot, 0)
+        records.append(Consumed(ACTIVATIONS, 0, k, 0, envelope.key, envelope.headers, envelope.value))
+
+    def cut_of(rule: ExampleRule | None) -> Callable[[], None]:
+        lanes = Lanes([Site(SiteSettings(), sae, D_IN, device, 0, rule)])
+
+        def cut() -> None:
+            partition = InputPartition(ACTIVATIONS, 0, lanes, Settings(), Position(b=0), 0, 0.0)
+            for record in records:
+                partition.take(record, 0.0)
+            closed = partition.close()
+            work, closed.cut.work = closed.cut.work, []
+            add_statistics(work, encode_batch(sae, [(w.entry.shape, w.request) for w in work], device))
+            records_of(closed, 0)
+
+        return cut
+
+    hashed = ExampleRule(64, b"0123456789abcdef", Turns())
+    name = f"a whole cut of {REQUESTS} requests with hashed examples of 64 features, against the same without"
+    return name, cut_of(hashed), cut_of(None)
 
 
 def _decode_case() -> Case:
