@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
@@ -55,13 +56,15 @@ def _run(words: list[str]) -> int:
 
 def _tell(error: Exception) -> int:
     from stream_interp.cli.output import fail
+    from stream_interp.observe.logs import writes_json
 
+    tell = logging.getLogger("stream_interp").error if writes_json() else fail
     if isinstance(error, StreamInterpError):
-        fail(" ".join(str(error).split()))
+        tell(" ".join(str(error).split()))
         return error.exit_code
     if isinstance(error, OSError) and error.strerror:
-        fail(": ".join(str(part) for part in (error.filename, error.strerror) if part is not None))
+        tell(": ".join(str(part) for part in (error.filename, error.strerror) if part is not None))
         return StreamInterpError.exit_code
     reason = " ".join(str(error).split()) or "no message"
-    fail(f"{type(error).__name__}: {reason}. This is a fault of stream-interp; run again with --debug for the details")
+    tell(f"{type(error).__name__}: {reason}. This is a fault of stream-interp; run again with --debug for the details")
     return StreamInterpError.exit_code

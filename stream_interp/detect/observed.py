@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import product
+from typing import get_args
 
 from stream_interp.detect.outgoing import Outgoing
 from stream_interp.observe.board import ASSIGNMENT_RECEIVED, STATE_RESTORED, Board, Reading, Snapshot
+from stream_interp.records.alert import Severity, Transition
 from stream_interp.records.status import Status
 
 _COUNTERS = {
     "records": "records", "requests": "requests", "windows": "windows_ticked",
     "unreadable_records": "unreadable_records", "aborted": "transactions_aborted",
 }  # fmt: skip
+_ALERTS = list(product(get_args(Transition), get_args(Severity)))  # all from zero, so that a first one is a rise
 
 
 def detect_board() -> Board:
@@ -32,7 +36,7 @@ class Shown:
     """
 
     statuses: dict[str, Status] = field(default_factory=dict)
-    alerts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    alerts: Counter[tuple[str, str]] = field(default_factory=lambda: Counter(dict.fromkeys(_ALERTS, 0)))
     saved_at_ms: int = 0
 
     def committed(self, out: Outgoing, saved_at_ms: int = 0) -> None:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from typing import get_args
 
 from stream_interp.observe.board import ASSIGNMENT_RECEIVED, SAE_LOADED, Board, Reading
+from stream_interp.records.cut import Reason
+from stream_interp.records.dlq import REASONS
+
+_METRICS: dict[str, Iterable[str]] = {"records_rejected": REASONS, "records_not_counted": get_args(Reason)}
 
 ByReason = tuple[str, str]  # metric, reason
 
@@ -17,6 +23,11 @@ _COUNTERS = {
 def encode_board() -> Board:
     """Of a process that has not begun."""
     return Board("encode", [SAE_LOADED, ASSIGNMENT_RECEIVED])
+
+
+def nothing_left_out() -> Counter[ByReason]:
+    """All reasons there are, so that a rise from zero can be seen."""
+    return Counter({(metric, reason): 0 for metric, reasons in _METRICS.items() for reason in reasons})
 
 
 def by_reason(metric: str, counts: Iterable[tuple[str, int]]) -> dict[ByReason, int]:

@@ -20,7 +20,7 @@ from stream_interp.encode.bounds import BATCH_BYTES, memory_bound_bytes, next_po
 from stream_interp.encode.dead_letter_rate import DeadLetterRate
 from stream_interp.encode.encoder import Encoder, encode_batch
 from stream_interp.encode.lanes import Lanes, Projector, Site
-from stream_interp.encode.observed import ByReason, by_reason, encode_board, encode_readings
+from stream_interp.encode.observed import by_reason, encode_board, encode_readings, nothing_left_out
 from stream_interp.encode.open_cut import ClosedCut, Work, add_statistics, encode_work
 from stream_interp.encode.outgoing import CUTS, EXAMPLES, records_of
 from stream_interp.encode.partition import InputPartition
@@ -69,7 +69,7 @@ class Encode:
         require_topic(settings.kafka, ACTIVATIONS)
         sites = load_sites(settings)
         self._board.now_missing(ASSIGNMENT_RECEIVED)
-        self._sae_bytes, self._account = sum(site.sae_bytes for site in sites), Counter[ByReason]()
+        self._sae_bytes, self._account = sum(site.sae_bytes for site in sites), nothing_left_out()
         if any(site.examples for site in sites):
             require_topic(settings.kafka, EXAMPLES)
         self._lanes, self._partitions = Lanes(sites, settings.unknown_sites), dict[int, InputPartition]()
