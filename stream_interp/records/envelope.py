@@ -14,6 +14,8 @@ SAFETENSORS = "application/vnd.safetensors"
 JSON = "application/json"
 CLOUDEVENT_JSON = "application/cloudevents+json; charset=UTF-8"
 
+_LAST_MS = 253_402_300_799_000  # the last second of the year 9999
+
 Record = TypeVar("Record", bound=msgspec.Struct)
 
 
@@ -58,5 +60,7 @@ def read_json(value: bytes | None, record_type: type[Record]) -> Record:
 
 
 def rfc3339(epoch_ms: int) -> str:
-    """Unix epoch milliseconds as an RFC 3339 timestamp in UTC, as `ce_time` has it."""
-    return datetime.fromtimestamp(epoch_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """Unix epoch milliseconds as an RFC 3339 timestamp in UTC, as `ce_time` has it; years before 1970 or after 9999
+    become its nearest end: a number in a record must not stop who reads it."""
+    within_ms = min(max(epoch_ms, 0), _LAST_MS)
+    return datetime.fromtimestamp(within_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
