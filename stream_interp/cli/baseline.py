@@ -1,4 +1,4 @@
-"""`stream-interp baseline build|show`: what a lane is judged by, made from a file, and as it stands on Kafka."""
+"""`stream-interp baseline build|list`: what a lane is judged by, made from a file, and as it stands on Kafka."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ import typer
 from stream_interp.cli.configuration import load_settings
 from stream_interp.cli.options import BootstrapOption, ConfigOption, JsonOption, SetOption, flags
 from stream_interp.cli.output import emit_json, emit_table, notice
+from stream_interp.records.control import Versioned, read_baseline
+
+COLUMNS = [
+    "model", "hook", "lane_id", "version", "now", "made", "requests", "provisional", "same as", "author", "reason",
+]  # fmt: skip
 
 
 def build(
@@ -59,38 +64,41 @@ def build(
         )
 
 
-def show(
+def list_(
     model_id: Annotated[str | None, typer.Argument(help="Only this model.")] = None,
     config: ConfigOption = None,
     sets: SetOption = None,
     bootstrap: BootstrapOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Every baseline on interp.control, the newest of a lane last."""
-    from stream_interp.kafka.client import require_kafka
-    from stream_interp.kafka.control import TOPIC, read_controls
-    from stream_interp.kafka.produce import require_topic
+    """Every version of every lane, the newest of a lane last: which one is in effect, who made it, and why."""
+    from stream_interp.cli.versions import read_versions
 
-    settings = load_settings(config, flags(sets, bootstrap=bootstrap))
-    require_kafka(settings.kafka)
-    require_topic(settings.kafka, TOPIC)
+    versions = read_versions(load_settings(config, flags(sets, bootstrap=bootstrap)).kafka)
     cards = [
-        _card(record)
-        for record in read_controls(settings.kafka)
-        if record.manifest.kind == "baseline" and model_id in (None, record.manifest.lane.model_id)
+        {**_card(record), "in_effect": record.manifest.version == versions.in_effect(record.manifest.lane.lane_id)}
+        for record in versions.baselines()
+        if model_id in (None, record.manifest.lane.model_id)
     ]
     if json:
         emit_json({"schema_version": 1, "baselines": cards})
-        return
-    columns = ["lane_id", "version", "requests", "fit_requests", "provisional", "explained_variance", "l0", "author"]
-    emit_table("", ["model", "hook", *columns], [
-        [card["lane"]["model_id"], card["lane"]["hook_name"], *(card[c] for c in columns)] for card in cards
-    ])  # fmt: skip
+    else:
+        emit_table("", COLUMNS, [_row(card) for card in cards])
 
 
-def _card(record: Any) -> dict[str, Any]:
-    from stream_interp.records.control import read_baseline
+def _row(card: dict[str, Any]) -> list[object]:
+    from stream_interp.cli.finding import cut
+    from stream_interp.records.envelope import rfc3339
 
+    made = rfc3339(card["version"])
+    effect = "in effect" if card["in_effect"] else None
+    who = f"{cut(card['author']) or 'unknown'} (as claimed)"
+    names = [cut(card["lane"]["model_id"]), cut(card["lane"]["hook_name"]), card["lane_id"]]
+    numbers = [card["requests"], "yes" if card["provisional"] else "no", card["origin"] or None]
+    return [*names, card["version"], effect, made, *numbers, who, cut(card["reason"], 200) or None]
+
+
+def _card(record: Versioned) -> dict[str, Any]:
     header, _ = read_baseline(record)
     lane_id, manifest = header.lane.lane_id, record.manifest
     signed = {"sha256": manifest.sha256, "author": manifest.author, "reason": manifest.reason}

@@ -10,6 +10,12 @@ EXAMPLES = {
     "detect": "stream-interp detect --bootstrap kafka-1:9092,kafka-2:9092",
     "produce": "stream-interp produce --from ./credit/null.safetensors --model-id credit-risk --hook hidden",
     "status": "stream-interp status credit-risk --fail-on critical",
+    "alerts list": "stream-interp alerts list --model-id credit-risk",
+    "alerts show": "stream-interp alerts show 3f2a91",
+    "alerts ack": "stream-interp alerts ack 3f2a91 --for 2h --reason 'looking into it'",
+    "alerts silence": "stream-interp alerts silence 3f2a91 --for 1d --reason 'planned migration'",
+    "alerts unsilence": "stream-interp alerts unsilence 3f2a91",
+    "alerts resolve": "stream-interp alerts resolve 3f2a91 --reason 'bad input file removed'",
     "alerts tail": "stream-interp alerts tail --model-id credit-risk --json",
     "topics plan": "stream-interp topics plan --bootstrap kafka-1:9092",
     "topics apply": "stream-interp topics apply --partitions interp.activations=12",
@@ -17,7 +23,11 @@ EXAMPLES = {
         "stream-interp baseline build --sae ./credit/sae --from ./credit/baseline.safetensors "
         "--model-id credit-risk --hook hidden"
     ),
-    "baseline show": "stream-interp baseline show credit-risk",
+    "baseline list": "stream-interp baseline list credit-risk",
+    "baseline diff": "stream-interp baseline diff 8c41d0",
+    "baseline promote": "stream-interp baseline promote 8c41d0 1785225600000 --reason 'the newer one saw a test run'",
+    "baseline rollback": "stream-interp baseline rollback 8c41d0 --reason 'learnt from a bad day'",
+    "baseline relearn": "stream-interp baseline relearn 8c41d0 --reason 'new customer group, wanted'",
     "backtest": (
         "stream-interp backtest --sae ./credit/sae --baseline ./credit/baseline.safetensors "
         "--stream ./credit/null.safetensors --stream ./credit/shift.safetensors"

@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka.admin import NewTopic
 
 from stream_interp.cli import main
-from stream_interp.cli.alerts import line
+from stream_interp.cli.alert_text import line
 from stream_interp.kafka import client
 from stream_interp.kafka.subscribe import TOPIC
 from stream_interp.records.alert import Alert, FeatureDrift, Position, ScoreDrift, encode_alert

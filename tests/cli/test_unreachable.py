@@ -19,7 +19,10 @@ COMMANDS = {
     "topics plan": ("topics", "plan"),
     "topics apply": ("topics", "apply", "--json"),
     "alerts tail": ("alerts", "tail", "--json"),
-    "baseline show": ("baseline", "show", "--json"),
+    "alerts list": ("alerts", "list", "--json"),
+    "alerts ack": ("alerts", "ack", "3f2a91", "--json"),
+    "baseline list": ("baseline", "list", "--json"),
+    "baseline relearn": ("baseline", "relearn", "8c41d0", "--reason", "wanted", "--json"),
     "produce": ("produce", "--from", "acts.safetensors", "--model-id", "m", "--hook", "h", "--json"),
 }
 

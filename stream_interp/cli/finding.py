@@ -1,0 +1,60 @@
+"""Which incident or lane a word means: ids are long, so the beginning of one is enough. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from stream_interp.errors import UsageError
+from stream_interp.records.alert import AlertState
+from stream_interp.records.lane import Lane
+from stream_interp.records.text import inert
+
+CANDIDATES = 8
+NAME_CHARS = 60
+
+
+def by_prefix(word: str, candidates: Mapping[str, str], what: str) -> str:
+    """The one id that `word` is, or begins.
+
+    Args:
+        word: as it was typed.
+        candidates: id → how it is shown in the error.
+        what: what is looked for, such as `incident`.
+
+    Raises:
+        UsageError: none or several; it lists candidates.
+    """
+    if word in candidates:
+        return word
+    fitting = [name for name in candidates if word and name.startswith(word)]
+    if len(fitting) == 1:
+        return fitting[0]
+    problem = f"fits {len(fitting)} of them" if fitting else "fits none"
+    shown = [f"{name} ({candidates[name]})" for name in (fitting or candidates)][:CANDIDATES]
+    listed = ", ".join(shown) + (", …" if len(fitting or candidates) > CANDIDATES else "")
+    known = f"Known: {listed}" if shown else "None is known yet"
+    raise UsageError(f"{what} {inert(word)[:NAME_CHARS]!r} {problem}; expected an id or the beginning of one. {known}")
+
+
+def lane_names(lanes: Iterable[Lane]) -> dict[str, str]:
+    """lane id → its names."""
+    return {lane.lane_id: lane_name(lane) for lane in lanes}
+
+
+def incident_names(states: Mapping[str, AlertState]) -> dict[str, str]:
+    """incident id → its last transition and lane, newest first."""
+    newest = sorted(states.values(), key=lambda state: -state.at_ms)
+    return {state.incident_id: f"{state.transition}, {lane_name(state.lane)}" for state in newest}
+
+
+def lane_name(lane: Lane) -> str:
+    """The names of a lane, each cut to a length that a line bears; inert."""
+    names = (lane.tenant, lane.model_id, lane.model_revision, lane.hook_name)
+    tenant, model_id, revision, hook = (cut(name) for name in names)
+    return f"{tenant}/{model_id}@{revision} {hook}"
+
+
+def cut(text: str, limit: int = NAME_CHARS) -> str:
+    """Untrusted text in at most so many characters, inert."""
+    shown = inert(text)
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
