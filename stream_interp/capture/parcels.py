@@ -35,7 +35,8 @@ class Origin(msgspec.Struct, frozen=True):
 def check_name(what: str, name: str) -> None:
     """Raises UsageError for a name that a consumer would send to the dead letters."""
     if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME_CHARS or not name.isprintable():
-        raise UsageError(f"{what} is {name!r:.80}; expected 1 to {MAX_NAME_CHARS} printable characters")
+        found = f"{name!r:.80}" if what != "request_id" else f"{type(name).__name__} of {len(str(name))} characters"
+        raise UsageError(f"{what} is {found}; expected 1 to {MAX_NAME_CHARS} printable characters")
 
 
 def host_arrays(parcel: Parcel) -> HostArrays:

@@ -90,7 +90,8 @@ def decode_snapshot(
     attributes = _attributes(headers)
     names = {n: _name(attributes, f"ce_{n}") for n in ("modelid", "modelrevision", "hookname", "requestid", "tenant")}
     if key != names["requestid"].encode():
-        raise InvalidSnapshot("key_mismatch", f"key {key!r:.80}", f"the request id {names['requestid'][:80]!r}")
+        found = "no key" if key is None else f"another key of {len(key)} bytes"  # ids enter no message
+        raise InvalidSnapshot("key_mismatch", found, "the request id, as in ce_requestid")
     chunk, chunks, tokens = (_number(attributes, f"ce_{n}") for n in ("chunk", "chunks", "tokens"))
     if not chunk < chunks <= 1_000_000 or tokens < 1:
         raise InvalidSnapshot(

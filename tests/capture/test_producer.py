@@ -159,7 +159,7 @@ def test_failed_delivery_is_counted_once_per_snapshot():
         (np.zeros((0, 3), np.float32), "r", "expected acts"),
         (np.zeros((1, 300_000), np.float32), "r", "one token takes"),
         (np.zeros((2, 3), np.float32), "", "request_id"),
-        (np.zeros((2, 3), np.float32), "new\nline", "request_id"),
+        (np.zeros((2, 3), np.float32), "new\nline", "request_id is str of 8 characters"),
         ("no array", "r", ""),
         (object(), "r", ""),
         (np.array(["a"]), "r", ""),

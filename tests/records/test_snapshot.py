@@ -119,6 +119,13 @@ def test_bad_records_get_their_reason(expected: str, record: dict[str, object]):
     assert reason(**record) == expected
 
 
+@pytest.mark.parametrize("key", [f"x{SNAPSHOT.request_id}".encode(), None])
+def test_a_message_never_names_a_request(key: bytes | None):
+    with pytest.raises(InvalidSnapshot, match="key_mismatch") as error:
+        decode(key=key)
+    assert SNAPSHOT.request_id not in str(error.value)
+
+
 def test_defaults_of_tenant_and_revision():
     bare = [item for item in GOOD.headers if item[0] not in ("ce_tenant", "ce_modelrevision")]
     assert (decode(headers=bare).tenant, decode(headers=bare).model_revision) == ("default", "unversioned")
