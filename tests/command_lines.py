@@ -15,6 +15,7 @@ def parse(line: str | list[str]) -> tuple[str, dict[str, Any]]:
     assert program.rpartition("/")[2] == "stream-interp", line
     group, names = app.root(), []
     while True:
+        words = group.with_default(words)
         context = group.make_context(group.name, [words[0]], resilient_parsing=True)
         name, command, _ = group.resolve_command(context, words)
         assert name, line

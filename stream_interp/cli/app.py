@@ -39,6 +39,9 @@ COMMANDS = (
     Row("alerts unsilence", f"{_CLI}.orders:unsilence", "End a silence before its time."),
     Row("alerts resolve", f"{_CLI}.orders:resolve", "End an open incident on your word."),
     Row("alerts tail", f"{_CLI}.alerts:tail", "Follow the alerts."),
+    Row("evidence pack", f"{_CLI}.evidence:pack", "Pack an incident; `evidence INCIDENT --out DIR` does the same."),
+    Row("evidence verify", f"{_CLI}.evidence:verify", "Whether a pack was changed since it was made."),
+    Row("replay", f"{_CLI}.evidence:replay", "Replay a pack without Kafka: the same transitions must come again."),
     Row("topics plan", f"{_CLI}.topics:plan", "What `apply` would create or change."),
     Row("topics apply", f"{_CLI}.topics:apply", "Create and configure the topics; never deletes."),
     Row("baseline build", f"{_CLI}.baseline:build", "Make a baseline from a file and publish it."),
@@ -57,10 +60,13 @@ COMMANDS = (
 
 GROUPS = {
     "alerts": "Incidents: what they are, and what to say of them.",
+    "evidence": "An incident as a folder: what it takes to replay it, under a published hash.",
     "topics": "The topics on Kafka.",
     "baseline": "What a lane is judged by.",
     "config": "The settings: a file to begin with, and what is in effect.",
 }
+
+DEFAULTS = {"evidence": "pack"}  # of a group: the command that is meant where no other is named
 
 EPILOG = (
     "Exit codes: 0 ok, 1 error, 2 usage, 3 drift at or above --fail-on, 4 blind or unknown, 5 dependency unreachable, "
@@ -72,6 +78,15 @@ class LazyGroup(TyperGroup):
     """A group that lists its commands from the table and imports only the one that is invoked."""
 
     rows: dict[str, Row]
+
+    def with_default(self, args: list[str]) -> list[str]:
+        """The words with the group's default command before them, where they begin with none of its commands."""
+        default = DEFAULTS.get(self.name or "")
+        return [default, *args] if default and args and args[0] not in {*self.commands, "--help"} else args
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As ever, but for the default command."""
+        return super().parse_args(ctx, self.with_default(args))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """The command to invoke; its module is imported here and nowhere else."""

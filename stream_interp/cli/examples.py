@@ -17,6 +17,9 @@ EXAMPLES = {
     "alerts unsilence": "stream-interp alerts unsilence 3f2a91",
     "alerts resolve": "stream-interp alerts resolve 3f2a91 --reason 'bad input file removed'",
     "alerts tail": "stream-interp alerts tail --model-id credit-risk --json",
+    "evidence pack": "stream-interp evidence 3f2a91 --out ./incident",
+    "evidence verify": "stream-interp evidence verify ./incident",
+    "replay": "stream-interp replay ./incident --json",
     "topics plan": "stream-interp topics plan --bootstrap kafka-1:9092",
     "topics apply": "stream-interp topics apply --partitions interp.activations=12",
     "baseline build": (
