@@ -42,6 +42,8 @@ COMMANDS = (
     Row("evidence pack", f"{_CLI}.evidence:pack", "Pack an incident; `evidence INCIDENT --out DIR` does the same."),
     Row("evidence verify", f"{_CLI}.evidence:verify", "Whether a pack was changed since it was made."),
     Row("replay", f"{_CLI}.evidence:replay", "Replay a pack without Kafka: the same transitions must come again."),
+    Row("notify run", f"{_CLI}.notify:run", "Tell people of alerts; `notify` alone does the same."),
+    Row("notify test", f"{_CLI}.notify:test", "Send a marked test alert to one sink."),
     Row("topics plan", f"{_CLI}.topics:plan", "What `apply` would create or change."),
     Row("topics apply", f"{_CLI}.topics:apply", "Create and configure the topics; never deletes."),
     Row("baseline build", f"{_CLI}.baseline:build", "Make a baseline from a file and publish it."),
@@ -61,12 +63,14 @@ COMMANDS = (
 GROUPS = {
     "alerts": "Incidents: what they are, and what to say of them.",
     "evidence": "An incident as a folder: what it takes to replay it, under a published hash.",
+    "notify": "Alerts to people: webhooks, Alertmanager, chat, pagers, email.",
     "topics": "The topics on Kafka.",
     "baseline": "What a lane is judged by.",
     "config": "The settings: a file to begin with, and what is in effect.",
 }
 
-DEFAULTS = {"evidence": "pack"}  # of a group: the command that is meant where no other is named
+DEFAULTS = {"evidence": "pack", "notify": "run"}  # of a group: the command that is meant where no other is named
+ALONE = {"notify"}  # whose default needs no further word
 
 EPILOG = (
     "Exit codes: 0 ok, 1 error, 2 usage, 3 drift at or above --fail-on, 4 blind or unknown, 5 dependency unreachable, "
@@ -82,7 +86,9 @@ class LazyGroup(TyperGroup):
     def with_default(self, args: list[str]) -> list[str]:
         """The words with the group's default command before them, where they begin with none of its commands."""
         default = DEFAULTS.get(self.name or "")
-        return [default, *args] if default and args and args[0] not in {*self.commands, "--help"} else args
+        if default is None or (not args and self.name not in ALONE):
+            return args
+        return args if args and args[0] in {*self.commands, "--help"} else [default, *args]
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As ever, but for the default command."""

@@ -20,6 +20,8 @@ EXAMPLES = {
     "evidence pack": "stream-interp evidence 3f2a91 --out ./incident",
     "evidence verify": "stream-interp evidence verify ./incident",
     "replay": "stream-interp replay ./incident --json",
+    "notify run": "stream-interp notify --config /etc/stream-interp/stream-interp.toml",
+    "notify test": "stream-interp notify test pager --config /etc/stream-interp/stream-interp.toml",
     "topics plan": "stream-interp topics plan --bootstrap kafka-1:9092",
     "topics apply": "stream-interp topics apply --partitions interp.activations=12",
     "baseline build": (

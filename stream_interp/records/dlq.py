@@ -31,6 +31,7 @@ REASONS = {
     "non_finite": "NaN, infinity, or so large that its square is not finite",
     "inconsistent_chunks": "a chunk that contradicts the other chunks of its request",
     "unknown_site": "no [[sites]] entry and unknown_sites = reject",
+    "undelivered": "NOTIFY gave up the delivery of this alert at a sink",
 }
 
 

@@ -1,0 +1,82 @@
+"""What NOTIFY follows beside the alerts: heartbeats, statuses, and operators' orders."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from stream_interp.errors import IntegrityError
+from stream_interp.kafka.follow import TopicFollower
+from stream_interp.notify.watchdog import Vouched, Watchdog
+from stream_interp.records.annotation import Annotation, make_annotation
+from stream_interp.records.consumed import Consumed
+from stream_interp.records.control import ControlReader, read_order
+from stream_interp.records.envelope import read_json
+from stream_interp.records.heartbeat import Heartbeat
+from stream_interp.settings import KafkaSettings
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT, STATUS, CONTROL = "interp.heartbeat", "interp.status", "interp.control"
+TOLD_KINDS = ("ack", "silence", "unsilence")
+
+
+class Listening:
+    """Reads the three topics to their ends at once, then what is new.
+
+    Args:
+        kafka: how to reach Kafka.
+        watchdog: hears of heartbeats and statuses.
+
+    Raises:
+        DependencyUnreachable: Kafka does not answer, refuses us, or has no such topic.
+    """
+
+    def __init__(self, kafka: KafkaSettings, watchdog: Watchdog) -> None:
+        self._watchdog, self._controls = watchdog, ControlReader()
+        self._heartbeats, self._statuses = TopicFollower(kafka, HEARTBEAT), TopicFollower(kafka, STATUS)
+        self._orders = TopicFollower(kafka, CONTROL)
+        for record in self._heartbeats.to_end():
+            self._hear(record, record.timestamp_ms)
+        self._see(self._statuses.to_end())
+        self.orders = self._read_orders(self._orders.to_end())
+
+    def poll(self, now_ms: int) -> list[Annotation]:
+        """New orders; the watchdog hears of the rest. Raises DependencyUnreachable."""
+        for record in self._heartbeats.poll():
+            self._hear(record, now_ms)
+        self._see(self._statuses.poll())
+        new = self._read_orders(self._orders.poll())
+        self.orders += new
+        return new
+
+    def close(self) -> None:
+        """Ends it."""
+        for follower in (self._heartbeats, self._statuses, self._orders):
+            follower.close()
+
+    def _hear(self, record: Consumed, heard_ms: int) -> None:
+        try:
+            self._watchdog.heard(read_json(record.value, Heartbeat), heard_ms)
+        except IntegrityError as error:
+            log.warning("%s offset %d: %s", HEARTBEAT, record.offset, error)
+
+    def _see(self, records: Iterable[Consumed]) -> None:
+        for record in records:
+            if record.value is None:
+                continue
+            try:
+                self._watchdog.seen(read_json(record.value, Vouched))
+            except IntegrityError as error:
+                log.warning("%s/%d offset %d: %s", STATUS, record.partition, record.offset, error)
+
+    def _read_orders(self, records: Iterable[Consumed]) -> list[Annotation]:
+        found = []
+        for record in records:
+            try:
+                whole = self._controls.add((record.key or b"").decode(errors="replace"), record.value)
+                if whole is not None and whole.manifest.kind in TOLD_KINDS:
+                    found.append(make_annotation(whole, read_order(whole)))
+            except (IntegrityError, AssertionError) as error:
+                log.warning("%s offset %d not used: %s", CONTROL, record.offset, error)
+        return found

@@ -1,0 +1,191 @@
+"""What notifications say: title, text and links. Pure. Names are untrusted: made inert and cut here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from stream_interp.notify.notification import Kind, Notification
+from stream_interp.notify.sinks.text import one_line
+from stream_interp.notify.story import Story
+from stream_interp.records.alert import FeatureDrift, ScoreDrift
+from stream_interp.records.envelope import rfc3339
+from stream_interp.records.lane import Lane, digest
+
+NAME_CHARACTERS = 80
+TITLE_CHARACTERS = 300
+REASON_CHARACTERS = 500
+LISTED = 5  # features and scores in a text; the alert beside it has more
+LISTED_STORIES = 20  # in a digest
+SILENT = "detector silent: "  # before the process's id
+LATEST_MS = 253_402_300_799_999  # the end of the year 9999: what the calendar can show
+
+_WHAT = {
+    "opened": "drift",
+    "updated": "drift goes on",
+    "escalated": "drift escalated",
+    "resolved": "resolved",
+    "blind": "blind: no windows arrive",
+    "seeing": "windows arrive again",
+    "integrity_error": "integrity error",
+    "integrity_restored": "integrity restored",
+}
+
+
+class Wording(NamedTuple):
+    """Builds notifications.
+
+    Attributes:
+        ui_url: where `stream-interp ui` is reached; empty: no such link.
+        runbook_url: folder of the runbooks; empty: no such link.
+    """
+
+    ui_url: str
+    runbook_url: str
+
+    def of_story(
+        self, story: Story, kind: Kind, event_ids: Sequence[str], told_ms: int, now_ms: int, openings: int = 0
+    ) -> Notification:
+        """The story as it stands.
+
+        Args:
+            event_ids: what it covers, oldest first; empty for a repeat, whose id follows from the last notification.
+            told_ms: when the sink was last told of the story.
+            openings: of a flapping story.
+        """
+        alert = story.alert
+        return Notification(
+            id=event_ids[-1] if event_ids else digest(alert.event_id, "repeat", told_ms)[:32],
+            kind=kind,
+            story=story.id,
+            phase=story.phase(now_ms),
+            severity=alert.severity,
+            title=_title(story, kind),
+            text="\n".join(_lines(story, kind, now_ms, openings)),
+            at_ms=alert.at_ms,
+            started_at_ms=story.started_at_ms,
+            event_ids=list(event_ids),
+            links=self._links(story.id, alert.cause_hint),
+            alert=alert,
+        )
+
+    def of_digest(self, stories: Sequence[Story], event_ids: Sequence[str], now_ms: int) -> Notification:
+        """Stories that began and ended while nobody was told."""
+        shown = [f"{_where(s.alert.lane)}: {_span(s)}" for s in stories[:LISTED_STORIES]]
+        rest = len(stories) - len(shown)
+        more = [f"and {rest} more"] if rest else []
+        id_ = digest("digest", *sorted(event_ids))[:32]
+        return Notification(
+            id=id_, kind="digest", story=id_, phase="resolved", severity="info",
+            title=f"digest: {len(stories)} incidents opened and resolved while nobody was told",
+            text="\n".join([*shown, *more]), at_ms=now_ms, started_at_ms=min(s.started_at_ms for s in stories),
+            event_ids=list(event_ids), links={"ui": self.ui_url.rstrip("/")} if self.ui_url else {},
+        )  # fmt: skip
+
+    def of_silence(
+        self, story: str, process: str, lane: Lane | None, last_ms: int, now_ms: int, *, alone: bool
+    ) -> Notification:
+        """A process that died. `alone`: none of its kind is left."""
+        name, left = (
+            one_line(process, NAME_CHARACTERS),
+            "none of its kind lives" if alone else "others of its kind live",
+        )
+        of = f" of lane {lane.lane_id}" if lane is not None else ""
+        return Notification(
+            id=story, kind="silent", story=story, phase="firing", severity="critical" if alone else "warning",
+            title=SILENT + name,
+            text=f"Last sign of life{of}: {_when(last_ms)}; {left}. Until it is back, what it watches is not seen.",
+            at_ms=now_ms, started_at_ms=last_ms, event_ids=[story], links=self._runbook("detector_silent"),
+        )  # fmt: skip
+
+    def of_return(self, story: str, process: str, now_ms: int) -> Notification:
+        """It is back, or another has taken over what it did."""
+        id_ = return_id(story)
+        return Notification(
+            id=id_, kind="silent", story=story, phase="resolved", severity="info",
+            title=f"detector back: {one_line(process, NAME_CHARACTERS)}", text="It lives, or another does its work.",
+            at_ms=now_ms, started_at_ms=now_ms, event_ids=[id_], links=self._runbook("detector_silent"),
+        )  # fmt: skip
+
+    def of_test(self, sink: str, now_ms: int) -> Notification:
+        """A marked test alert."""
+        id_ = digest("test", sink, now_ms)[:32]
+        return Notification(
+            id=id_, kind="test", story=id_, phase="firing", severity="info", title="TEST: stream-interp notify test",
+            text=f"This is a test of the sink {one_line(sink, NAME_CHARACTERS)}. Nothing has happened.", at_ms=now_ms,
+            started_at_ms=now_ms, event_ids=[id_], links=self._links(id_, "test") if self.ui_url else {},
+        )  # fmt: skip
+
+    def _links(self, story: str, cause: str) -> dict[str, str]:
+        ui = {"ui": f"{self.ui_url.rstrip('/')}/incidents/{story}"} if self.ui_url else {}
+        return ui | self._runbook(cause)
+
+    def _runbook(self, cause: str) -> dict[str, str]:
+        is_name = cause.replace("_", "").isalnum() and cause.isascii()  # whoever can write alerts makes no addresses
+        return {"runbook": f"{self.runbook_url.rstrip('/')}/{cause}.md"} if self.runbook_url and is_name else {}
+
+
+def return_id(story: str) -> str:
+    """The id of the notification that a silent process is back."""
+    return digest(story, "back")[:32]
+
+
+def _title(story: Story, kind: Kind) -> str:
+    alert = story.alert
+    marks = {"repeat": "still open: ", "flapping": "flapping: ", "annotation": "acknowledged: "}
+    what = _WHAT[alert.transition]
+    cause = one_line(alert.cause_hint, NAME_CHARACTERS)
+    return one_line(
+        f"{alert.severity}: {marks.get(kind, '')}{what} on {_where(alert.lane)} ({cause})", TITLE_CHARACTERS
+    )
+
+
+def _lines(story: Story, kind: Kind, now_ms: int, openings: int) -> list[str]:
+    alert = story.alert
+    lines = [_lane_line(alert.lane), _span(story)]
+    if kind == "flapping":
+        lines.append(f"It opened {openings} times in a short while: held back from now on until it is calm.")
+    if story.ended_ms is None and story.acknowledged(now_ms) and story.ack is not None:
+        author, reason = one_line(story.ack.author, NAME_CHARACTERS), one_line(story.ack.reason, REASON_CHARACTERS)
+        lines.append(f"acknowledged by {author} (as claimed): {reason}")
+    if alert.features_drifted:
+        lines.append(f"{alert.features_drifted} features drifted: " + "; ".join(map(_feature, alert.features[:LISTED])))
+    if alert.scores:
+        lines.append("scores: " + "; ".join(map(_score, alert.scores[:LISTED])))
+    if not alert.explanations_reliable:
+        lines.append("The SAE is out of health: do not trust feature names now.")
+    return lines
+
+
+def _where(lane: Lane) -> str:
+    return f"{one_line(lane.model_id, NAME_CHARACTERS)} {one_line(lane.hook_name, NAME_CHARACTERS)}"
+
+
+def _lane_line(lane: Lane) -> str:
+    names = {"tenant": lane.tenant, "model": lane.model_id, "revision": lane.model_revision, "hook": lane.hook_name}
+    shown = ", ".join(f"{what} {one_line(name, NAME_CHARACTERS)}" for what, name in names.items())
+    return f"{shown}, lane {lane.lane_id}"
+
+
+def _span(story: Story) -> str:
+    began = _when(story.started_at_ms)
+    return f"since {began}" if story.ended_ms is None else f"from {began} to {_when(story.alert.at_ms)}"
+
+
+def _when(at_ms: int) -> str:
+    return rfc3339(min(max(at_ms, 0), LATEST_MS))
+
+
+def _feature(drift: FeatureDrift) -> str:
+    label = f" “{one_line(drift.label, NAME_CHARACTERS)}”" if drift.label else ""
+    return f"{drift.feature}{label} {drift.direction} {drift.rate_baseline:.2%} → {drift.rate_now:.2%}"
+
+
+def _score(drift: ScoreDrift) -> str:
+    now = "not available" if drift.now_median is None else f"{drift.now_median:.4g}"
+    return f"{one_line(drift.score, NAME_CHARACTERS)} {drift.direction} {drift.baseline_median:.4g} → {now}"
+
+
+def silent_id(process: str, lane_id: str, last_ms: int) -> str:
+    """The story of one death: the same after a restart of NOTIFY."""
+    return digest(process, lane_id, last_ms)[:32]
