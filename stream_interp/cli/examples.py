@@ -10,6 +10,7 @@ EXAMPLES = {
     "detect": "stream-interp detect --bootstrap kafka-1:9092,kafka-2:9092",
     "produce": "stream-interp produce --from ./credit/null.safetensors --model-id credit-risk --hook hidden",
     "status": "stream-interp status credit-risk --fail-on critical",
+    "examples": "stream-interp examples 8c41d0 --feature 1042",
     "alerts list": "stream-interp alerts list --model-id credit-risk",
     "alerts show": "stream-interp alerts show 3f2a91",
     "alerts ack": "stream-interp alerts ack 3f2a91 --for 2h --reason 'looking into it'",
