@@ -1,7 +1,8 @@
-"""`doctor`: does everything that a worker needs answer, load and fit?"""
+"""`doctor`: does everything that a process needs answer, load and fit?"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from functools import partial
 from typing import Literal
@@ -15,7 +16,7 @@ from stream_interp.cli.output import emit_json, emit_table, notice
 from stream_interp.cli.version import versions
 from stream_interp.errors import DependencyUnreachable, StreamInterpError
 from stream_interp.secret_files import read_secret
-from stream_interp.settings import KafkaSettings, RedisSettings, Settings
+from stream_interp.settings import KafkaSettings, NotifySettings, RedisSettings, Settings, SinkSettings
 
 _WORST_FIRST = (DependencyUnreachable.exit_code, StreamInterpError.exit_code)
 
@@ -37,9 +38,9 @@ def doctor(
     redis_url: RedisOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Addresses, topics, SAEs, memory and versions. Exit 5 if a server does not answer, 1 if anything else is wrong."""
+    """Addresses, topics, SAEs, memory, labels, sinks, versions. Exit 5: a server is silent; 1: anything else is wrong."""
     settings = load_settings(config, flags(sets, bootstrap=bootstrap, redis_url=redis_url))
-    notice("checking Kafka, Redis and the SAEs …")
+    notice("checking Kafka, Redis, SAEs and sinks …")
     checks = examine(settings)
     exit_code = next((code for code in _WORST_FIRST if any(check.exit_code == code for check in checks)), 0)
     if json:
@@ -56,6 +57,9 @@ def examine(settings: Settings) -> list[Check]:
         *_attempt("kafka", partial(_kafka, settings.kafka)),
         *_attempt("redis", partial(_redis, settings.redis)),
         *_saes(settings),
+        *_labels(settings),
+        *_attempt("routes", partial(_routes, settings.notify)),
+        *(check for sink in settings.notify.sinks for check in _attempt("sink", partial(_sink, sink))),
     ]
 
 
@@ -110,3 +114,37 @@ def _sae(path: str, settings: Settings) -> list[Check]:
     size = armed_bytes(sae.d_sae, settings.baseline.requests)
     detail = f"{path}: d_in {sae.d_in}, {sae.d_sae} features, {sae.fingerprint[:16]}; {size:,} bytes of state per lane"
     return [Check(name="sae", state="ok", detail=detail, state_bytes_per_lane=size)]
+
+
+def _labels(settings: Settings) -> list[Check]:
+    paths = dict.fromkeys(site.feature_labels for site in settings.sites if site.feature_labels)
+    return [check for path in paths for check in _attempt("labels", partial(_label_file, path))]
+
+
+def _label_file(path: str) -> list[Check]:
+    from stream_interp.detect.label_files import read_labels
+
+    labels = read_labels(path)
+    detail = f"{path}: {len(labels.texts):,} features of SAE {labels.fingerprint[:16]}"
+    return [Check(name="labels", state="ok", detail=detail)]
+
+
+def _routes(notify: NotifySettings) -> list[Check]:
+    from stream_interp.notify.routes import check_names
+
+    check_names(notify)
+    if not notify.sinks:
+        return [Check(name="sink", state="skipped", detail="notify.sinks is empty: nobody is told of incidents")]
+    told = f"{len(notify.routes)} routes" if notify.routes else "no routes: everything goes to every sink"
+    return [Check(name="routes", state="ok", detail=told)]
+
+
+def _sink(settings: SinkSettings) -> list[Check]:
+    from stream_interp.notify.sinks import SinkTools, make_sink
+
+    async def make() -> None:
+        await make_sink(settings, SinkTools()).close()
+
+    asyncio.run(make())
+    test = "" if settings.type == "console" else f"; `stream-interp notify test {settings.name}` sends through it"
+    return [Check(name="sink", state="ok", detail=f"{settings.name} ({settings.type}){test}")]
