@@ -38,7 +38,7 @@ def doctor(
     redis_url: RedisOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Addresses, topics, SAEs, memory, labels, sinks, versions. Exit 5: a server is silent; 1: anything else is wrong."""
+    """Addresses, topics, SAEs, memory, labels, sinks, versions. Exit 5: a server is silent, 1: anything else."""
     settings = load_settings(config, flags(sets, bootstrap=bootstrap, redis_url=redis_url))
     notice("checking Kafka, Redis, SAEs and sinks …")
     checks = examine(settings)
