@@ -1,0 +1,111 @@
+"""Baselines compared, and which of them a word or `rollback` means."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from msgspec import structs
+
+from stream_interp.cli.baseline_diff import compare, moved_features
+from stream_interp.cli.versions import Versions
+from stream_interp.errors import IntegrityError, UsageError
+from stream_interp.records.control import Versioned, make_control, read_baseline
+from stream_interp.records.status import BaselineCard
+from tests.topics.samples import BASELINE, LANE, PROJECTOR, STATUS
+
+LANE_ID = LANE.lane_id
+
+
+def version_of(version, lane=LANE):
+    header, arrays = read_baseline(BASELINE)
+    return make_control("baseline", structs.replace(header, version=version, lane=lane), arrays, "ada", "why")
+
+
+def versions(*numbers, in_effect=0):
+    card = BaselineCard(version=in_effect, requests=1, tokens=1, provisional=False) if in_effect else None
+    status = structs.replace(STATUS, baseline=card, lane=LANE)
+    return Versions([PROJECTOR, *map(version_of, numbers)], {LANE_ID: status})
+
+
+def test_rollback_goes_before_the_one_in_effect():
+    assert versions(1, 2, 3, in_effect=3).before(LANE_ID).manifest.version == 2
+    assert versions(3, 1, 2, in_effect=2).before(LANE_ID).manifest.version == 1
+
+
+def test_after_relearn_rollback_goes_to_the_newest():
+    assert versions(1, 2, 3).before(LANE_ID).manifest.version == 3
+
+
+def test_with_nothing_before_it_says_so():
+    with pytest.raises(UsageError, match="its only one is 5, in effect"):
+        versions(5, in_effect=5).before(LANE_ID)
+    with pytest.raises(UsageError, match="it has none"):
+        versions().before(LANE_ID)
+
+
+def test_an_unknown_version_lists_those_there_are():
+    with pytest.raises(UsageError, match=r"has no baseline 9; expected one of: 1 \(1970.*by ada\), 2"):
+        versions(1, 2).one(LANE_ID, 9)
+    assert versions(1, 2).one(LANE_ID, 2).manifest.version == 2
+
+
+def test_lanes_are_found_by_prefix_and_without_a_status():
+    only_control = Versions([version_of(1)], {})
+    assert only_control.lane(LANE_ID[:4]) == LANE
+    assert only_control.in_effect(LANE_ID) == 0
+    with pytest.raises(UsageError, match=LANE_ID):
+        only_control.lane("zzz")
+
+
+def test_a_baseline_that_cannot_be_read_is_left_out(caplog):
+    broken = Versioned(structs.replace(BASELINE.manifest, version=8), b"not safetensors")
+    known = Versions([version_of(1), broken], {})
+    assert [c.manifest.version for c in known.baselines()] == [1]
+    assert "baseline 8" in caplog.text
+
+
+def test_every_kind_of_record_counts_for_the_newest_version():
+    assert versions(PROJECTOR.manifest.version + 5).newest(LANE_ID) == PROJECTOR.manifest.version + 5
+    assert versions(1).newest(LANE_ID) == PROJECTOR.manifest.version
+    assert versions(1).newest("none") == 0
+
+
+def test_only_what_chance_does_not_explain_has_moved():
+    before = np.array([100, 500, 0, 10, 1000])
+    after = np.array([400, 510, 60, 11, 100])
+    moved = moved_features(before, 1_000, after, 1_000)
+    assert [m.feature for m in moved] == [4, 2, 0]
+    last = moved[-1]
+    assert (last.before, last.after) == (0.1, 0.4)
+    assert (
+        last.before_interval[0] < 0.1 < last.before_interval[1] < last.after_interval[0] < 0.4 < last.after_interval[1]
+    )
+    assert last.at_least == pytest.approx(last.after_interval[0] / last.before_interval[1])
+
+
+def test_two_samples_of_the_same_rates_move_in_no_more_than_delta_of_the_cases():
+    rng = np.random.default_rng(7)
+    rates = rng.uniform(0.001, 0.6, 500)
+    wrong = sum(
+        bool(moved_features(rng.binomial(800, rates), 800, rng.binomial(2_000, rates), 2_000)) for _ in range(200)
+    )
+    assert wrong <= 2  # P(≥ 3 | 200 · 0.001) < 0.002
+
+
+def test_no_requests_and_no_features_are_no_fault():
+    assert moved_features(np.zeros(3, int), 0, np.array([5, 0, 5]), 5) == []
+    assert moved_features(np.zeros(0, int), 10, np.zeros(0, int), 10) == []
+
+
+def test_another_number_of_features_is_said():
+    with pytest.raises(IntegrityError, match="do not promote it"):
+        moved_features(np.zeros(3, int), 10, np.zeros(4, int), 10)
+
+
+def test_a_comparison_has_both_cards_and_medians_without_nan():
+    header, arrays = read_baseline(BASELINE)
+    nothing = {**arrays, "calibration_scores": np.full_like(arrays["calibration_scores"], np.nan)}
+    report = compare((header, arrays), (header, nothing))
+    assert report["before"]["version"] == header.version
+    assert all(after is None for _, after in report["score_medians"].values())
+    assert report["features_moved"] == 0
