@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from stream_interp.notify.notification import Notification
-from stream_interp.notify.sinks.http_client import HttpClient, bearer
+from stream_interp.notify.sinks.http_client import HttpClient, bearer_token
 from stream_interp.notify.sinks.sink import SinkTools, required
 from stream_interp.notify.sinks.text import one_line, plain, safe_id, web_links
 from stream_interp.records.alert import Severity
@@ -41,13 +41,12 @@ class Alertmanager:
     """Posts a story as alerts that differ in severity, of which one at most is firing."""
 
     client: HttpClient
-    headers: dict[str, str]
 
     async def send(self, notification: Notification) -> None:
         """Posts it. Raises SinkError."""
         if notification.phase == "acknowledged" and notification.alert is None:
             return  # without the incident's labels it would be another alert
-        await self.client.post(msgspec.json.encode(alerts(notification)), self.headers)
+        await self.client.post(msgspec.json.encode(alerts(notification)))
 
     async def close(self) -> None:
         """Holds nothing."""
@@ -103,4 +102,4 @@ def labels(notification: Notification) -> dict[str, str]:
 def make_alertmanager(settings: SinkSettings, tools: SinkTools) -> Alertmanager:
     """Needs `url`. Raises UsageError."""
     base = required(settings, "url", '"https://HOST:9093"').rstrip("/").removesuffix(PATH)
-    return Alertmanager(HttpClient(settings, tools, base + PATH), bearer(settings))
+    return Alertmanager(HttpClient(settings, tools, base + PATH, bearer_token(settings)))

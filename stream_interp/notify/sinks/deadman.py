@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stream_interp.notify.notification import Notification
-from stream_interp.notify.sinks.http_client import HttpClient, bearer
+from stream_interp.notify.sinks.http_client import HttpClient, bearer_token
 from stream_interp.notify.sinks.sink import SinkTools, required
 from stream_interp.settings import SinkSettings
 
@@ -23,7 +23,6 @@ class DeadMan:
     """Says that NOTIFY lives, and nothing of any incident."""
 
     client: HttpClient
-    headers: dict[str, str]
 
     async def send(self, notification: Notification) -> None:
         """Only a test is answered, by a call; all else is none of its business. Raises SinkError."""
@@ -32,7 +31,7 @@ class DeadMan:
 
     async def ping(self) -> None:
         """Calls the address. Raises SinkError."""
-        await self.client.get(self.headers)
+        await self.client.get()
 
     async def close(self) -> None:
         """Holds nothing."""
@@ -40,4 +39,5 @@ class DeadMan:
 
 def make_deadman(settings: SinkSettings, tools: SinkTools) -> DeadMan:
     """Needs `url`. Raises UsageError."""
-    return DeadMan(HttpClient(settings, tools, required(settings, "url", '"https://HOST/PATH"')), bearer(settings))
+    url = required(settings, "url", '"https://HOST/PATH"')
+    return DeadMan(HttpClient(settings, tools, url, bearer_token(settings)))

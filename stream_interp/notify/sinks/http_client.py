@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from urllib.parse import SplitResult, urlsplit
@@ -23,6 +24,7 @@ from stream_interp.settings import SinkSettings
 RETRY_AFTER_MAX_S = 900.0
 ANSWER_BYTES = 4_096  # of a refusal, for the error message
 ANSWER_WAIT_S = 1.0
+SECRET_CHARACTERS = 8  # shorter parts of a path are words such as `v2` or `alerts`
 PORTS = {"http": 80, "https": 443}
 RETRIED = frozenset({408, 425, 429})  # of the 4xx: all others say that the same call fails again
 
@@ -32,28 +34,36 @@ class HttpClient:
 
     Args:
         url: the whole address; only its scheme and host are ever shown.
+        token: sent as bearer token, where it is not empty.
+        secrets: what else a receiver is told and must not bring into our logs by repeating it.
 
     Raises:
         UsageError: not an http(s) address, or one with credentials in it.
     """
 
-    def __init__(self, settings: SinkSettings, tools: SinkTools, url: str) -> None:
+    def __init__(
+        self, settings: SinkSettings, tools: SinkTools, url: str, token: str = "", secrets: Iterable[str] = ()
+    ) -> None:
         parts, port = split_url(url, settings, PORTS)
         assert parts.hostname is not None
         self.destination = Destination(parts.hostname, port, parts.scheme == "https", read_allow(settings))
         self.origin = one_line(f"{parts.scheme}://{parts.netloc}", 200)
         self._url, self._tools, self._timeout_s = url, tools, settings.timeout_s
+        self._headers = {"User-Agent": "stream-interp", "Accept-Encoding": "identity"}
+        self._headers |= {"Authorization": f"Bearer {token}"} if token else {}
+        told = [token, *secrets, *re.split(r"[/?&=]", url.partition("://")[2])[1:]]
+        self._secrets = [part for part in told if len(part) >= SECRET_CHARACTERS]
         self._tls = tools.tls_context() if parts.scheme == "https" else None
 
-    async def post(self, body: bytes, headers: Mapping[str, str]) -> None:
+    async def post(self, body: bytes, headers: Mapping[str, str] | None = None) -> None:
         """Sends JSON. Raises SinkError unless the answer is 2xx."""
-        await self._call("POST", body, {"Content-Type": "application/json", **headers})
+        await self._call("POST", body, {"Content-Type": "application/json", **(headers or {})})
 
-    async def get(self, headers: Mapping[str, str]) -> None:
+    async def get(self) -> None:
         """Raises SinkError unless the answer is 2xx."""
-        await self._call("GET", None, headers)
+        await self._call("GET", None, {})
 
-    async def _call(self, method: str, body: bytes | None, headers: Mapping[str, str]) -> None:
+    async def _call(self, method: str, body: bytes | None, headers: dict[str, str]) -> None:
         try:
             async with asyncio.timeout(self._timeout_s):
                 addresses = await self.destination.addresses(self._tools.resolve)
@@ -63,13 +73,11 @@ class HttpClient:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise SinkError(f"{self.origin}: {_reason(error)}", retry=True) from None
 
-    async def _exchange(
-        self, method: str, body: bytes | None, headers: Mapping[str, str], addresses: list[str]
-    ) -> None:
+    async def _exchange(self, method: str, body: bytes | None, headers: dict[str, str], addresses: list[str]) -> None:
         connector = aiohttp.TCPConnector(
             resolver=_Pinned(addresses), use_dns_cache=False, force_close=True, ssl=self._tls or True
         )
-        sent = {"User-Agent": "stream-interp", "Accept-Encoding": "identity", **headers}
+        sent = self._headers | headers
         async with (
             aiohttp.ClientSession(
                 connector=connector, auto_decompress=False, timeout=aiohttp.ClientTimeout(total=None)
@@ -81,17 +89,22 @@ class HttpClient:
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> SinkError:
         status = response.status
-        found = f"{self.origin} answered {status} {one_line(response.reason or '', 60)}".rstrip()
+        found = f"{self.origin} answered {status} {self._shown(response.reason or '', 60)}".rstrip()
         if 300 <= status < 400:
             return SinkError(f"{found}: redirects are not followed; put the final address into url", retry=False)
         answer = b""
         with suppress(TimeoutError, aiohttp.ClientError):
             async with asyncio.timeout(ANSWER_WAIT_S):
                 answer = await response.content.read(ANSWER_BYTES)
-        if said := one_line(answer.decode("utf-8", "replace"), 200):
+        if said := self._shown(answer.decode("utf-8", "replace"), 200):
             found += f": {said}"
         retry = status >= 500 or status in RETRIED
         return SinkError(found, retry, retry_after_s(response.headers, self._tools.now_s()) if retry else None)
+
+    def _shown(self, said: str, limit: int) -> str:
+        for secret in self._secrets:
+            said = said.replace(secret, "(hidden)")
+        return one_line(said, limit)
 
 
 class _Pinned(AbstractResolver):
@@ -138,14 +151,14 @@ def split_url(url: str, settings: SinkSettings, ports: Mapping[str, int]) -> tup
     return parts, port
 
 
-def bearer(settings: SinkSettings) -> dict[str, str]:
-    """The header of a bearer token, where `secret_file` names one. Raises UsageError."""
+def bearer_token(settings: SinkSettings) -> str:
+    """The bearer token in `secret_file`, empty where none is named. Raises UsageError."""
     if not settings.secret_file:
-        return {}
+        return ""
     token = read_secret(settings.secret_file, f"{where(settings)}.secret_file")
     if not (token.isascii() and token.isprintable()):
         raise UsageError(f"{where(settings)}: the token in secret_file is not one line of ASCII")
-    return {"Authorization": f"Bearer {token}"}
+    return token
 
 
 def retry_after_s(headers: Mapping[str, str], now_s: float) -> float | None:

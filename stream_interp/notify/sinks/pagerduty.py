@@ -39,7 +39,7 @@ class PagerDuty:
 
     async def send(self, notification: Notification) -> None:
         """Posts one event. Raises SinkError."""
-        await self.client.post(msgspec.json.encode({"routing_key": self.routing_key, **event(notification)}), {})
+        await self.client.post(msgspec.json.encode({"routing_key": self.routing_key, **event(notification)}))
 
     async def close(self) -> None:
         """Holds nothing."""
@@ -53,7 +53,7 @@ def event(notification: Notification) -> dict[str, Any]:
         "dedup_key": safe_id(notification.story, DEDUP_KEY_CHARACTERS),
         "client": "stream_interp",
         **({"client_url": links["ui"]} if "ui" in links else {}),
-        "links": [{"href": url, "text": one_line(name, 40)} for name, url in links.items()],
+        "links": [{"href": url, "text": name} for name, url in links.items()],
         "payload": _payload(notification),
     }
 
@@ -81,4 +81,4 @@ def _payload(notification: Notification) -> dict[str, Any]:
 def make_pagerduty(settings: SinkSettings, tools: SinkTools) -> PagerDuty:
     """Needs `secret_file`. Raises UsageError."""
     routing_key = secret(settings, "the integration key").strip()
-    return PagerDuty(HttpClient(settings, tools, settings.url or URL), routing_key)
+    return PagerDuty(HttpClient(settings, tools, settings.url or URL, secrets=[routing_key]), routing_key)

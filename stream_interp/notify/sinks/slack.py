@@ -36,7 +36,7 @@ class Slack:
 
     async def send(self, notification: Notification) -> None:
         """Posts it. Raises SinkError."""
-        await self.client.post(msgspec.json.encode(message(notification)), {})
+        await self.client.post(msgspec.json.encode(message(notification)))
 
     async def close(self) -> None:
         """Holds nothing."""
@@ -66,8 +66,7 @@ def _section(kind: str, text: str) -> dict[str, Any]:
 
 
 def _link(name: str, url: str) -> str:
-    target = url.replace("|", "%7C").replace("<", "%3C").replace(">", "%3E").replace("&", "&amp;")
-    return f"<{target}|{escape_html(one_line(name, 40)).replace('|', ' ')}>"
+    return f"<{escape_html(url)}|{escape_html(name).replace('|', ' ')}>"
 
 
 def make_slack(settings: SinkSettings, tools: SinkTools) -> Slack:

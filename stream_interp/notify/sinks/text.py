@@ -11,6 +11,8 @@ from stream_interp.records.lane import digest
 _BIDI = frozenset(
     "\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 )  # they reorder what follows
+_WEB = re.compile(r"https?://[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")
+LINK_CHARACTERS = 2_000
 _INERT = frozenset({"Cc", "Cs", "Zl", "Zp"})  # controls, lone surrogates, line and paragraph separators
 
 
@@ -35,9 +37,9 @@ def escape_html(text: str) -> str:
 
 
 def web_links(notification: Notification) -> dict[str, str]:
-    """Its links that a browser can open, by name; a path of the source tree is none."""
-    links = {name: one_line(url, 2_000) for name, url in notification.links.items()}
-    return {name: url for name, url in links.items() if url.startswith(("https://", "http://")) and " " not in url}
+    """Its links that a browser can open, by name; a path of the source tree is none, nor is what is no valid URI."""
+    links = notification.links.items()
+    return {one_line(name, 40): url for name, url in links if len(url) <= LINK_CHARACTERS and _WEB.fullmatch(url)}
 
 
 def safe_id(text: str, limit: int) -> str:

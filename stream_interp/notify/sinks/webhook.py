@@ -16,7 +16,6 @@ HMAC-SHA256 of `id.timestamp.body`. To change the secret, put the new one above 
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 from dataclasses import dataclass
@@ -83,7 +82,7 @@ def read_keys(lines: str, setting: str) -> tuple[bytes, ...]:
 def _key(line: str, at: str) -> bytes:
     try:
         key = base64.b64decode(line.removeprefix(PREFIX), validate=True) if line.startswith(PREFIX) else b""
-    except binascii.Error:
+    except ValueError:
         key = b""
     if len(key) not in KEY_BYTES:
         raise UsageError(f'{at}: expected "{PREFIX}" and {KEY_BYTES.start} to {KEY_BYTES.stop - 1} bytes in base64')
