@@ -84,6 +84,12 @@ def instructions(path: Path = DOCKERFILE) -> list[tuple[str, str]]:
     return [(name, rest) for name, _, rest in (line.partition(" ") for line in text.splitlines() if line)]
 
 
+def address(words: list[str]) -> str:
+    """Where a process answers for its health, of its command line: `--listen` of the page, else `--http`."""
+    [found] = re.findall(r"--(?:http|listen)[ =](\S+)", " ".join(words))
+    return str(found)
+
+
 def command_lines() -> list[Line]:
     """Every command line of ours in these files, comments included."""
     image = ["stream-interp"]

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from stream_interp.cli.configuration import load
-from tests.deploy.deployed import COMPOSE, GPU, ROOT, compose
+from tests.deploy.deployed import COMPOSE, GPU, ROOT, address, compose
 from tests.vendored.schemas import faults, vendored
 
 SERVICES: dict[str, dict[str, Any]] = compose()["services"]
@@ -60,7 +60,7 @@ def test_our_containers_are_confined(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(LONG_RUNNING))
 def test_health_is_asked_where_the_process_answers(name: str) -> None:
     service = SERVICES[name]
-    port = service["command"][service["command"].index("--http") + 1].rpartition(":")[2]
+    port = address(service["command"]).rpartition(":")[2]
     assert f"http://127.0.0.1:{port}/readyz" in service["healthcheck"]["test"][-1]
 
 

@@ -11,7 +11,7 @@ import yaml
 from stream_interp.cli.configuration import load
 from stream_interp.kafka.topics import load_topics
 from stream_interp.settings import Settings
-from tests.deploy.deployed import MANIFESTS, UNITS, container, documents, kind, unit, workloads
+from tests.deploy.deployed import MANIFESTS, UNITS, address, container, documents, kind, unit, workloads
 from tests.deploy.strimzi import FOLDER, ROLES, generated
 from tests.vendored.schemas import faults
 
@@ -152,7 +152,7 @@ def test_pods_are_confined_and_probed(workload: dict[str, Any]) -> None:
         "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
     }  # fmt: skip
     [port] = own["ports"]
-    assert own["args"][-2:] == ["--http", f"0.0.0.0:{port['containerPort']}"]
+    assert address(own["args"]) == f"0.0.0.0:{port['containerPort']}"
     assert own["livenessProbe"]["httpGet"] == own["startupProbe"]["httpGet"] == {"path": "/livez", "port": port["name"]}
     assert own["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": port["name"]}
     assert {mount["name"] for mount in own["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.deployed import UNITS, unit
+from tests.deploy.deployed import UNITS, address, unit
 
 MAX_EXPOSURE = 20  # tenths, of `systemd-analyze security`
 systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
@@ -54,7 +54,7 @@ def test_it_has_what_every_unit_of_ours_has(path: Path) -> None:
 
 
 def test_each_listens_on_loopback_at_a_port_of_its_own() -> None:
-    addresses = [unit(path)["Service"]["ExecStart"][0].partition("--http ")[2] for path in UNITS]
+    addresses = [address(unit(path)["Service"]["ExecStart"][0].split()) for path in UNITS]
     assert all(address.startswith("127.0.0.1:") for address in addresses)
     assert len(set(addresses)) == len(UNITS)
 
