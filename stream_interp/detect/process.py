@@ -123,14 +123,14 @@ class Detect:
         records, told = self._reader.poll(POLL_RECORDS, POLL_S), Told()
         for record in records:
             self._owned[record.partition].windows.take(record, self._find_baseline, told)
-        now_s, at_end = time.monotonic(), len(records) < POLL_RECORDS
+        now_s = time.monotonic()
         for partition, lane_id in told.windows:
             self._owned[partition].watch.saw_window(lane_id, now_s)
         all_due, checkpoint_due = now_s >= self._status_due_s, now_s >= self._checkpoint_due_s
         annotations = self._due_annotations()
         said_of = {annotation.lane.lane_id for annotation in annotations}
         out = Outgoing(
-            told, self._due_markers(now_s), self._statuses(told.changed | said_of, at_end, everything=all_due),
+            told, self._due_markers(now_s), self._statuses(told.changed | said_of, everything=all_due),
             annotations, [state for lane_id in sorted(said_of) if (state := self._lane(lane_id)) is not None],
         )  # fmt: skip
         if out or checkpoint_due:
@@ -184,15 +184,15 @@ class Detect:
         owned = self._owned.get(self._partition_of(lane_id))
         return owned.windows.lanes.get(lane_id) if owned is not None else None
 
-    def _statuses(self, changed: set[str], at_end: bool, *, everything: bool) -> list[Status]:
+    def _statuses(self, changed: set[str], *, everything: bool) -> list[Status]:
         """Of the lanes that changed, or of all; only where there was a window, and nothing is being replayed."""
         now_ms, statuses = _now_ms(), list[Status]()
         self._sinks_failing = self._sinks.now(now_ms)
         self._sequence = max(self._sequence + 1, now_ms)  # rises across restarts too
-        for owned in self._owned.values():
+        for p, owned in self._owned.items():
             if not owned.windows.caught_up:
                 continue
-            lag_age_s = 0.0 if at_end else max(0.0, (now_ms - owned.windows.append_ms) / 1000)
+            lag_age_s = 0.0 if self._reader.is_at_end(p) else max(0.0, (now_ms - owned.windows.append_ms) / 1000)
             for lane_id, state in owned.windows.lanes.items():
                 if state.closed_at_ms and (everything or lane_id in changed):
                     statuses.append(self._said(state, status_of(state, now_ms, self._sequence, lag_age_s)))

@@ -68,6 +68,7 @@ class GroupReader:
         self._starts: dict[int, int] = {}  # our partitions → where they started
         self._fresh: set[int] = set()  # started during the poll that is going on
         self._read_to_end: set[int] = set()
+        self._at_end: set[int] = set()
         self.assigned = False  # the group has given us our share, which may be nothing
         self._joined = False
         config = client.consumer_config(kafka, group, on_error=self._faults, enable_partition_eof=True)
@@ -83,6 +84,10 @@ class GroupReader:
     def has_reached_end(self, partition: int) -> bool:
         """Everything that was in the log when the partition became ours has been read, and whatever came after once."""
         return partition in self._read_to_end
+
+    def is_at_end(self, partition: int) -> bool:
+        """The last thing that Kafka told of the partition is that there is no more."""
+        return partition in self._at_end
 
     def lags(self) -> dict[int, int | None]:
         """Offsets between what was read and the log's end, by partition; the end marker of a transaction is one too.
@@ -111,13 +116,15 @@ class GroupReader:
             self.consumer.subscribe([self._topic], on_assign=self._assign, on_revoke=self._revoke, on_lost=self._revoke)
             self._joined = True
         self._fresh.clear()
-        messages = self.consumer.consume(max_records, timeout_s)
+        messages = self.consumer.consume(1, timeout_s)  # which waits until it has all that it is asked for
+        messages += self.consumer.consume(max_records - 1, 0) if messages and max_records > 1 else []
         self._faults.raise_if_hopeless(self._address)
         records = []
         for message in messages:
             if (error := message.error()) is not None:
                 self._take_error(error, message.partition())
             elif message.partition() in self._starts and message.partition() not in self._fresh:
+                self._at_end.discard(message.partition())
                 records.append(consumed(message))
         # A batch may hold records from before a partition went and came back: read those partitions anew.
         for partition in self._fresh & {m.partition() for m in messages} & set(self._starts):
@@ -128,7 +135,7 @@ class GroupReader:
         """After an abort: our partitions (or some) start again from what is committed."""
         wanted = self.partitions if partitions is None else list(partitions)
         for partition in wanted:
-            self._read_to_end.discard(partition)
+            self._forget_ends(partition)
             self._on_stop(partition)
         for assigned in self._committed(wanted):
             self._starts[assigned.partition] = self._on_start(assigned)
@@ -148,7 +155,7 @@ class GroupReader:
     def _revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         for p in partitions:
             self._starts.pop(p.partition, None)
-            self._read_to_end.discard(p.partition)
+            self._forget_ends(p.partition)
             self._on_stop(p.partition)
 
     def _committed(self, partitions: list[int]) -> list[Assigned]:
@@ -172,6 +179,10 @@ class GroupReader:
             )
         return Assigned(committed.partition, offset, committed.metadata or "", low, high)
 
+    def _forget_ends(self, partition: int) -> None:
+        self._read_to_end.discard(partition)
+        self._at_end.discard(partition)
+
     def _seek(self, partition: int) -> None:
         self.consumer.seek(TopicPartition(self._topic, partition, self._starts[partition]))
 
@@ -190,3 +201,4 @@ class GroupReader:
             log.warning("%s: %s; going on", self._topic, error.str(), extra=where)
         elif partition in self._starts and partition not in self._fresh:
             self._read_to_end.add(partition)
+            self._at_end.add(partition)
