@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,10 @@ import typer
 
 from stream_interp.cli.configuration import load_settings
 from stream_interp.cli.options import ConfigOption, JsonOption, SetOption, flags
-from stream_interp.cli.output import emit_json, emit_table, notice
+from stream_interp.cli.output import emit_json, emit_table, notice, warn
+from stream_interp.settings import SiteSettings
+
+LABELLED = 10  # detections shown with their labels
 
 SaeOption = Annotated[Path, typer.Option("--sae", metavar="DIR", help="SAE checkpoint.")]
 
@@ -25,6 +29,14 @@ def backtest(
     ] = False,
     false_alarms_per_week: Annotated[float | None, typer.Option(min=1e-9, help="The budget of the lane.")] = None,
     requests_per_week: Annotated[float | None, typer.Option(min=1e-9, help="Traffic that a week stands for.")] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels",
+            metavar="FILE",
+            help="Feature labels, JSON or CSV. [default: the sites.feature_labels made for this SAE]",
+        ),
+    ] = None,
     config: ConfigOption = None,
     sets: SetOption = None,
     json: JsonOption = False,
@@ -45,12 +57,13 @@ def backtest(
     settings = load_settings(config, overrides)
     encoder = saes.load(sae, device=settings.sae.device)
     lane = Lane(model_id="backtest", hook_name=encoder.config.hook_name or "file", sae_fingerprint=encoder.fingerprint)
+    texts = _labels(labels, settings.sites, lane, encoder.d_sae)
     learnt = offline.learn(baseline, lane, encoder, settings.drift, version=time.time_ns() // 1_000_000)
     shape = shape_of(lane, read_projector(learnt.projector))
     state, reports = learnt.state, []
     for path in stream:
         run = offline.replay(path, state, shape, encoder)
-        reports.append(_stream_report(path, run))
+        reports.append(_stream_report(path, run, texts))
         state = run.state if continue_ else learnt.state
     report = {
         "schema_version": 1,
@@ -62,6 +75,21 @@ def backtest(
         emit_json(report)
     else:
         _show(report)
+
+
+def _labels(path: Path | None, sites: list[SiteSettings], lane: Any, d_sae: int) -> Mapping[int, str]:
+    """feature → label, of the file named, or of the first that the settings name and that was made for this SAE."""
+    from stream_interp.detect.label_files import read_labels
+
+    paths = [str(path)] if path else dict.fromkeys(site.feature_labels for site in sites if site.feature_labels)
+    for found in map(read_labels, paths):
+        if found.is_for(lane):
+            if why := found.why_not(lane, d_sae):
+                warn(why)
+            return found.texts
+        if path:
+            warn(f"no label is shown: {found.why_not(lane)}")
+    return {}
 
 
 def _baseline_report(learnt: Any) -> dict[str, Any]:
@@ -76,7 +104,7 @@ def _baseline_report(learnt: Any) -> dict[str, Any]:
     }
 
 
-def _stream_report(path: Path, run: Any) -> dict[str, Any]:
+def _stream_report(path: Path, run: Any, labels: Mapping[int, str]) -> dict[str, Any]:
     from stream_interp.detect import health
     from stream_interp.detect.view import status_of
 
@@ -94,8 +122,8 @@ def _stream_report(path: Path, run: Any) -> dict[str, Any]:
         "status": status_of(run.state, 0, 0).state,
         "first_incident_request": min(opened, default=None),
         "detections": [
-            {"feature": d.feature, "direction": d.direction, "request": request, "log_e": d.log_e,
-             "rate_baseline": d.rate_baseline, "rate_now": d.rate_now}
+            {"feature": d.feature, "label": labels.get(d.feature, ""), "direction": d.direction, "request": request,
+             "log_e": d.log_e, "rate_baseline": d.rate_baseline, "rate_now": d.rate_now}
             for request, d in sorted(run.detections.values(), key=lambda item: (item[0], -item[1].log_e))
         ],
         "incidents": [_incident_report(story) for story in incidents.values()],
@@ -143,3 +171,17 @@ def _show(report: dict[str, Any]) -> None:
         for s in report["streams"]
     ]  # fmt: skip
     emit_table("", ["stream", "requests", "status", "first incident at", "features", "expl. variance", "l0"], rows)
+    labelled = [(Path(s["file"]).name, d) for s in report["streams"] for d in s["detections"] if d["label"]]
+    if labelled:
+        cells: list[list[object]] = [
+            [
+                name,
+                d["feature"],
+                d["label"],
+                d["direction"],
+                d["request"],
+                f"{d['rate_baseline']:.2%}→{d['rate_now']:.2%}",
+            ]
+            for name, d in labelled[:LABELLED]
+        ]
+        emit_table("", ["stream", "feature", "label", "direction", "at request", "rate"], cells)

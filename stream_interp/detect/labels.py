@@ -60,13 +60,17 @@ class FeatureLabels:
 
     def why_not(self, lane: Lane, d_sae: int | None = None) -> str:
         """Why features of this lane have no label; empty where all ids are usable. `d_sae` None: not known yet."""
-        if not lane.sae_fingerprint.startswith(self.fingerprint):
+        if not self.is_for(lane):
             return f"{self.file} is for SAE {self.fingerprint[:12]}, this lane has {lane.sae_fingerprint[:12]}"
         outside = [] if d_sae is None else sorted(k for k in self.texts if k >= d_sae)
         if outside:
             listed = ", ".join(map(str, outside[:_TOLD_IDS]))
             return f"{self.file}: {len(outside)} ids are no feature of this SAE ({listed}); it has {d_sae}"
         return ""
+
+    def is_for(self, lane: Lane) -> bool:
+        """The lane's SAE is the one that the file was made for."""
+        return lane.sae_fingerprint.startswith(self.fingerprint)
 
     def on(self, drifts: Sequence[FeatureDrift]) -> list[FeatureDrift]:
         """The drifts with their labels; the lane's fingerprint was compared before."""
@@ -93,7 +97,7 @@ class SiteLabels:
     def on_alert(self, alert: Alert) -> Alert:
         """The alert with the labels of its features."""
         labels = self.of(alert.lane)
-        if labels is None or not alert.features or not _is_for(labels, alert.lane):
+        if labels is None or not alert.features or not labels.is_for(alert.lane):
             return alert
         return structs.replace(alert, features=labels.on(alert.features))
 
@@ -103,13 +107,9 @@ class SiteLabels:
         if labels is None:
             return status
         incident = status.incident
-        if incident is not None and _is_for(labels, status.lane):
+        if incident is not None and labels.is_for(status.lane):
             incident = structs.replace(incident, features=labels.on(incident.features))
         return structs.replace(status, incident=incident, labels=labels.why_not(status.lane, d_sae))
-
-
-def _is_for(labels: FeatureLabels, lane: Lane) -> bool:
-    return not labels.why_not(lane)
 
 
 def parse_labels(content: bytes, name: str) -> FeatureLabels:
