@@ -44,7 +44,7 @@ COMMANDS = (
     Row("evidence verify", f"{_CLI}.evidence:verify", "Whether a pack was changed since it was made."),
     Row("replay", f"{_CLI}.evidence:replay", "Replay a pack without Kafka: the same transitions must come again."),
     Row("notify run", f"{_CLI}.notify:run", "Tell people of alerts; `notify` alone does the same."),
-    Row("notify test", f"{_CLI}.notify:test", "Send a marked test alert to one sink."),
+    Row("notify test", f"{_CLI}.notify:try_sink", "Send a marked test alert to one sink."),
     Row("topics plan", f"{_CLI}.topics:plan", "What `apply` would create or change."),
     Row("topics apply", f"{_CLI}.topics:apply", "Create and configure the topics; never deletes."),
     Row("baseline build", f"{_CLI}.baseline:build", "Make a baseline from a file and publish it."),

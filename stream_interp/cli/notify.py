@@ -23,7 +23,7 @@ def run(
     bootstrap: BootstrapOption = None,
     http: HttpOption = None,
 ) -> None:
-    """Alerts to people: every sink of [[notify.sinks]] hears of them at least once. Stops cleanly on SIGTERM and Ctrl-C.
+    """Alerts to people: every sink of [[notify.sinks]] hears of them at least once. Stops on SIGTERM and Ctrl-C.
 
     A sink is told of what happens from the moment it first appears.
     """
@@ -36,7 +36,7 @@ def run(
         Notify(settings, say, board).run(stop)
 
 
-def test(sink: SinkArgument, config: ConfigOption = None, sets: SetOption = None) -> None:
+def try_sink(sink: SinkArgument, config: ConfigOption = None, sets: SetOption = None) -> None:
     """Send a marked test alert to one sink, once, without Kafka."""
     from stream_interp.notify.sinks import SinkTools, make_sink
     from stream_interp.notify.telling import wording_of

@@ -31,6 +31,7 @@ Handle = Callable[[Consumed], Awaitable[None]]
 class _Thread(driver.AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
         self._assignor = RoundRobinPartitionAssignor
+        assert isinstance(self.app, NotifyApp)
         return aiokafka.AIOKafkaConsumer(**self.app.reader)
 
 
