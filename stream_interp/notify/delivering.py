@@ -48,6 +48,7 @@ class Delivering:
         self.name, self.failing, self.counts = name, False, Counter[str]()
         self._sink, self._timeout_s, self._attempts, self._ledger = sink, timeout_s, attempts, ledger
         self._on_done, self._now_ms, self._share, self._latency = on_done, now_ms, share, latency
+        latency.begin(name)
         self._queue = asyncio.Queue[Send](QUEUE)
         self._busy, self._closing = 0, False
         self._tasks = [asyncio.create_task(self._work(), name=f"sink {name}") for _ in range(AT_ONCE)]

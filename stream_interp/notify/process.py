@@ -219,9 +219,9 @@ class Notify:
             missing=tuple(missing),
             readings=(
                 *(
-                    Reading("deliveries", count, (name, outcome))
+                    Reading("deliveries", worker.counts[outcome], (name, outcome))
                     for name, worker in workers.items()
-                    for outcome, count in worker.counts.items()
+                    for outcome in ("delivered", "failed", "silenced")
                 ),
                 *(Reading("delivery_queue_length", worker.length, (name,)) for name, worker in workers.items()),
                 *(Reading("sink_failing", name in failing, (name,)) for name in workers),

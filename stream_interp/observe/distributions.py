@@ -23,11 +23,16 @@ class Distributions:
         self._counts: dict[tuple[str, ...], list[int]] = {}
         self._totals: dict[tuple[str, ...], float] = {}
 
+    def begin(self, *labels: str) -> None:
+        """Values with these labels will come: shown from zero, so that the first is a rise."""
+        self._counts.setdefault(labels, [0] * (len(self._bounds) + 1))
+        self._totals.setdefault(labels, 0.0)
+
     def add(self, value: float, *labels: str) -> None:
         """Counts one value."""
-        counts = self._counts.setdefault(labels, [0] * (len(self._bounds) + 1))
-        counts[bisect_left(self._bounds, value)] += 1
-        self._totals[labels] = self._totals.get(labels, 0.0) + value
+        self.begin(*labels)
+        self._counts[labels][bisect_left(self._bounds, value)] += 1
+        self._totals[labels] += value
 
     def readings(self) -> tuple[Reading, ...]:
         """One for each combination of labels seen so far."""
