@@ -91,9 +91,14 @@ def _from_file(config: Path | None, folder: Path) -> dict[str, Source]:
         text = path.read_text(encoding="utf-8")
         table = tomllib.loads(text)
     except OSError as error:
-        raise UsageError(f"--config {path}: cannot be read: {error.strerror}; expected a TOML file") from None
+        raise UsageError(
+            f"--config {path}: cannot be read: {error.strerror}; expected a TOML file, `stream-interp config init PATH` "
+            "writes one"
+        ) from None
     except ValueError as error:
-        raise UsageError(f"{path}: not a TOML file: {error}") from None
+        raise UsageError(
+            f"{path}: not a TOML file: {error}; write NAME = VALUE, text in quotes, numbers with a dot, true or false"
+        ) from None
     found = {}
     for name, raw in _flat(table, ""):
         origin = f"{path}{_line(text, name)}"

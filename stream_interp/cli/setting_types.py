@@ -54,8 +54,12 @@ def check_name(name: str, origin: str, spell: Callable[[str], str] = str) -> Non
             f"{name} ({origin}): this is a table of settings, expected one of {_list(_below(name), spell)}"
         )
     last = name.rpartition(".")[2]
-    close = difflib.get_close_matches(name, TYPES, n=3) or [n for n in TYPES if n.rpartition(".")[2] == last]
+    close = difflib.get_close_matches(name, TYPES, n=3, cutoff=0.75) or [
+        n for n in TYPES if n.rpartition(".")[2] == last
+    ]
     hint = f"did you mean {_list(close, spell)}?" if close else "`stream-interp config show` lists them all"
+    if name.startswith("kafka.") and not close:
+        hint = f"settings of librdkafka stand below {PASS_THROUGH}, names with dots in quotes"
     raise UsageError(f"{name} ({origin}): unknown setting; {hint}")
 
 

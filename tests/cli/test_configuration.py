@@ -156,6 +156,7 @@ def test_python_values_are_flags_too(tmp_path: Path) -> None:
         ("drft.tolerance", "1", "did you mean drift.tolerance?"),
         ("tolerance", "1", "did you mean drift.tolerance?"),
         ("nothing.like.it", "1", "`stream-interp config show` lists them all"),
+        ("kafka.security", "SSL", "settings of librdkafka stand below kafka.librdkafka"),
         ("drift", "1", "expected one of drift.false_alarms_per_week"),
         ("drift.tolerance", "0.9", "found '0.9', expected a number ≥ 1"),
         ("drift.tolerance", "nan", "expected a number ≥ 1"),
@@ -220,7 +221,9 @@ def test_broken_toml_names_the_file(tmp_path: Path, content: str) -> None:
 
 
 def test_a_named_file_must_exist(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"--config .*absent\.toml: cannot be read"):
+    with pytest.raises(
+        UsageError, match=r"--config .*absent\.toml: cannot be read: .*`stream-interp config init PATH`"
+    ):
         load(tmp_path / "absent.toml", {}, {}, tmp_path)
 
 
