@@ -102,7 +102,7 @@ class Desk:
             told.told_ms = max(told.told_ms, earlier.at_ms)
             told.firing = earlier.outcome == "delivered" and (event.step == "ack" or event.step in FIRING)
             if earlier.detail == FLAPPING:
-                self._flapping_told.add(_flap_key(story))
+                self._flapping_told.add(story.flap_key)
 
     def repeated(self, story_id: str, at_ms: int) -> None:
         """A repeat was delivered before a restart."""
@@ -129,15 +129,15 @@ class Desk:
             self._drop_if_over(told)
 
     def _decide(self, told: Told, now_ms: int, room: int) -> Send | Held | None:
-        story, lane_id = told.story, told.story.alert.lane.lane_id
+        story = told.story
         if told.under_way:
             return None
         if silence := self._silenced(told, now_ms):
             return self._hold(told, f"silenced by {silence.author}: {silence.reason}")
-        flapping, kind = self._flaps.is_flapping(*_flap_key(story), now_ms), _kind(told)
+        flapping, kind = self._flaps.is_flapping(*story.flap_key, now_ms), _kind(told)
         if not flapping:
-            self._flapping_told.discard(_flap_key(story))
-        elif _flap_key(story) in self._flapping_told:
+            self._flapping_told.discard(story.flap_key)
+        elif story.flap_key in self._flapping_told:
             if not any(event.step == "escalated" for event in told.waiting):
                 return self._hold(told, FLAPPING)
         elif told.waiting:
@@ -148,8 +148,8 @@ class Desk:
             if now_ms < self._due_ms(told):
                 return None
             if kind == "flapping":
-                self._flapping_told.add(_flap_key(story))
-            openings = self._flaps.openings(lane_id, story.alert.cause_hint, now_ms)
+                self._flapping_told.add(story.flap_key)
+            openings = self._flaps.openings(*story.flap_key, now_ms)
             return self._send(told, kind, now_ms, openings)
         if self._needs_repeat(told, now_ms):
             return self._send(told, "repeat", now_ms)
@@ -209,10 +209,6 @@ class Desk:
     def _drop_if_over(self, told: Told) -> None:
         if told.story.ended_ms is not None and not told.waiting and not told.under_way:
             self._told.pop(told.story.id, None)
-
-
-def _flap_key(story: Story) -> tuple[str, str]:
-    return story.alert.lane.lane_id, story.alert.cause_hint
 
 
 def _kind(told: Told) -> Kind:

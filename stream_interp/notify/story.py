@@ -41,12 +41,14 @@ class Story:
     Attributes:
         alert: the newest.
         started_at_ms: of the window that opened it.
+        cause: at its opening, for flap damping.
         ended_ms: when the log took its end; None while it is open.
         ack: what an operator said of it.
     """
 
     alert: Alert
     started_at_ms: int
+    cause: str
     ended_ms: int | None = None
     ack: Said | None = None
 
@@ -54,6 +56,11 @@ class Story:
     def id(self) -> str:
         """The incident's, or the one of a lane's trouble, which is the same each time."""
         return self.alert.incident_id
+
+    @property
+    def flap_key(self) -> tuple[str, str]:
+        """Lane and cause: what opens again and again is one thing, whatever its incidents are called."""
+        return self.alert.lane.lane_id, self.cause
 
     @property
     def of_lane(self) -> bool:
@@ -85,13 +92,15 @@ class Stories:
         firing = alert.transition in FIRING
         if story is None or (firing and story.ended_ms is not None):
             ack = self._acks.get(alert.incident_id) if story is None and alert.transition not in OF_LANE else None
-            fresh = Story(alert, alert.at_ms, ack=ack)
+            fresh = Story(alert, alert.at_ms, alert.cause_hint, ack=ack)
             story = fresh if story is None else _again(story, fresh)
             self._stories[alert.incident_id] = story
         story.alert = alert
         story.ended_ms = None if firing else place.logged_ms
         if alert.transition in BEGINS:
-            self._flaps.began(alert.lane.lane_id, alert.cause_hint, place.logged_ms)
+            self._flaps.began(*story.flap_key, place.logged_ms)
+        elif not firing:
+            self._flaps.ended(*story.flap_key)
         return story, Event(alert.event_id, alert.transition, place)
 
     def acknowledge(self, annotation: Annotation) -> Story | None:
@@ -116,5 +125,5 @@ class Stories:
 
 def _again(story: Story, fresh: Story) -> Story:
     """The same trouble once more; sinks hold on to the object."""
-    story.started_at_ms, story.ack = fresh.started_at_ms, None
+    story.started_at_ms, story.cause, story.ack = fresh.started_at_ms, fresh.cause, None
     return story
