@@ -30,7 +30,7 @@ def line(event: Alert | Annotation) -> str:
     if event.cause_hint:
         parts.append(f"cause {cut(event.cause_hint)}")
     if event.features:
-        listed = " ".join(_feature(feature) for feature in event.features[:TOP_FEATURES])
+        listed = " ".join(feature_text(feature) for feature in event.features[:TOP_FEATURES])
         parts.append(f"{event.features_drifted} features: {listed}")
     if event.scores:
         parts.append("scores: " + " ".join(f"{cut(score.score)} {score.direction}" for score in event.scores))
@@ -123,7 +123,7 @@ def next_commands(state: AlertState, now_ms: int) -> list[str]:
     silence = f"stream-interp alerts silence {lane} --for 2h --reason 'being worked on'"
     status = f"stream-interp status {model} --tenant {tenant}"
     if state.transition in ENDS:
-        return [f"stream-interp alerts list --all --model-id {model}", f"stream-interp baseline list {model}", status]
+        return [status, f"stream-interp evidence {this} --out ./incident", f"stream-interp baseline list {model}"]
     if state.transition in _LANE_STATES:
         return [status, silence, "stream-interp doctor"]
     if said(state.ack, now_ms) is None:
@@ -131,7 +131,8 @@ def next_commands(state: AlertState, now_ms: int) -> list[str]:
     return [f"stream-interp alerts resolve {this} --reason 'cause removed'", silence, relearn]
 
 
-def _feature(feature: FeatureDrift) -> str:
+def feature_text(feature: FeatureDrift) -> str:
+    """A feature with its label, direction and rates; inert."""
     label = f" {cut(feature.label)!r}" if feature.label else ""
     rates = f"{feature.rate_baseline:.2%}→{feature.rate_now:.2%}"
     return f"#{feature.feature}{label} {feature.direction} {rates}"
