@@ -7,9 +7,11 @@ from typing import Annotated, Literal
 import typer
 from msgspec import structs
 
+from stream_interp.cli.alert_text import TOP_FEATURES, feature_text
 from stream_interp.cli.configuration import load_settings
+from stream_interp.cli.finding import cut
 from stream_interp.cli.options import ConfigOption, JsonOption, RedisOption, SetOption, flags
-from stream_interp.cli.output import emit_json, emit_table, emit_text
+from stream_interp.cli.output import emit_json, emit_table, emit_text, notice
 from stream_interp.cli.proposals import model_ids
 from stream_interp.errors import BlindError, IntegrityError, UsageError
 from stream_interp.records.status import Coverage, Health, IncidentCard
@@ -73,6 +75,12 @@ def _show(answer: ModelStatus) -> None:
     rows += [[lane.hook_name, "unknown", "no fresh status", *[None] * 5] for lane in answer.silent]
     if rows:
         emit_table("", COLUMNS, rows)
+    for lane in answer.lanes:
+        if lane.incident and lane.incident.features:
+            listed = " ".join(map(feature_text, lane.incident.features[:TOP_FEATURES]))
+            emit_text(f"{cut(lane.lane.hook_name)}: {listed}")
+        if lane.labels:
+            notice(f"{lane.lane.hook_name}: feature labels: {lane.labels}")
 
 
 def _row(lane: LaneStatus) -> list[object]:

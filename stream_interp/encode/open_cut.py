@@ -100,7 +100,8 @@ class OpenCut:
         lane = self.lanes.get(entry.lane_id)
         if lane is None:
             window = OpenWindow(entry.shape, acts_dtype, entry.d_in, entry.d_sae)
-            examples = entry.examples and OpenExamples(entry.shape.lane, entry.d_sae, entry.examples)
+            rule = entry.examples
+            examples = OpenExamples(entry.shape.lane, entry.d_sae, rule) if rule else None
             lane = self.lanes[entry.lane_id] = LaneWindow(entry, window, now_s, examples)
             self.window_bytes += window_bytes(entry)
             self._grow_old(now_s)

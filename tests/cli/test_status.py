@@ -10,7 +10,7 @@ import pytest
 
 from stream_interp.cli import main
 from stream_interp.cli.status import exit_code
-from stream_interp.records.alert import Position
+from stream_interp.records.alert import FeatureDrift, Position
 from stream_interp.records.lane import Lane
 from stream_interp.records.status import Coverage, Health, IncidentCard, Status
 from stream_interp.status.judge import ANSWERS_WORST_FIRST, ModelStatus
@@ -84,6 +84,23 @@ def test_the_table_says_what_a_person_needs(publish, redis_url, capsys):
         "explained variance 0.5 (was 0.82)", "critical since request 812, 554 features, features and t0",
     ):  # fmt: skip
         assert text in shown
+
+
+def test_features_with_their_labels_and_why_others_have_none(publish, redis_url, capsys):
+    drift = FeatureDrift(
+        feature=12, direction="up", log_e=21.0, log_threshold=20.6, rate_baseline=0.01, rate_now=0.5,
+        detected_request=9, label="loans \x1b[2J[red]over[/red] 300,000\u202e",
+    )  # fmt: skip
+    card = IncidentCard(
+        incident_id="i", severity="critical", opened_request=8, opened_at_ms=0, cause_hint="data_shift",
+        features_drifted=1, features=[drift],
+    )  # fmt: skip
+    model_id = publish("critical", incident=card)
+    publish("ok", hook="other", labels="a.json is for SAE ffffffffffff, this lane has abababababab")
+    main(["status", model_id, "--redis-url", redis_url])
+    shown = capsys.readouterr()
+    assert "layer.15: #12 'loans \ufffd[2J[red]over[/red] 300,000\ufffd' up 1.00%→50.00%" in shown.out
+    assert "other: feature labels: a.json is for SAE ffffffffffff" in " ".join(shown.err.split())
 
 
 def test_an_unknown_model_exits_4(redis_url, capsys):
