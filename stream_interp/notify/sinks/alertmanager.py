@@ -34,6 +34,8 @@ SUMMARY_CHARACTERS = 1_000
 DESCRIPTION_CHARACTERS = 10_000
 # Without an end Alertmanager resolves what is not repeated within five minutes, and silence is not recovery.
 FIRING_MS = 30 * 86_400_000
+TEST_MS = 300_000
+OPEN: Sequence[Severity] = ("warning", "critical")  # what an incident can fire as; with `info` it is over
 
 
 @dataclass(frozen=True)
@@ -53,22 +55,17 @@ class Alertmanager:
 
 
 def alerts(notification: Notification) -> list[dict[str, Any]]:
-    """What is posted: the alert, and an end for those it takes the place of."""
-    resolved = notification.phase == "resolved"
-    ended = [severity for severity in _replaced(notification) if severity != notification.severity]
-    told = _alert(notification, notification.severity, resolved)
-    return [told, *(_alert(notification, severity, ended=True) for severity in ended)]
-
-
-def _replaced(notification: Notification) -> Sequence[Severity]:
+    """What is posted: the alert, and an end for those of its story that it takes the place of."""
     if notification.phase == "resolved":
-        return ("warning", "critical")
-    if notification.severity == "critical" and notification.alert and notification.alert.transition != "opened":
-        return ("warning",)  # an incident that escalated
-    return ()
+        return [_alert(notification, severity, ends_ms=notification.at_ms) for severity in OPEN]
+    firing_ms = TEST_MS if notification.kind == "test" else FIRING_MS
+    told = _alert(notification, notification.severity, ends_ms=notification.at_ms + firing_ms)
+    followed = notification.alert is not None and notification.alert.transition in ("escalated", "updated")
+    replaced: Sequence[Severity] = ("warning",) if followed and notification.severity == "critical" else ()
+    return [told, *(_alert(notification, severity, ends_ms=notification.at_ms) for severity in replaced)]
 
 
-def _alert(notification: Notification, severity: Severity, ended: bool) -> dict[str, Any]:
+def _alert(notification: Notification, severity: Severity, ends_ms: int) -> dict[str, Any]:
     links = web_links(notification)
     return {
         "labels": labels(notification) | {"severity": severity},
@@ -80,7 +77,7 @@ def _alert(notification: Notification, severity: Severity, ended: bool) -> dict[
             **({"runbook_url": links["runbook"]} if "runbook" in links else {}),
         },
         "startsAt": rfc3339(min(notification.started_at_ms, notification.at_ms)),
-        "endsAt": rfc3339(notification.at_ms + (0 if ended else FIRING_MS)),
+        "endsAt": rfc3339(ends_ms),
         **({"generatorURL": links["ui"]} if "ui" in links else {}),
     }
 

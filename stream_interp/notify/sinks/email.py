@@ -29,7 +29,7 @@ import aiosmtplib
 from stream_interp.errors import UsageError
 from stream_interp.notify.notification import Notification
 from stream_interp.notify.sinks.guard import Destination, read_allow
-from stream_interp.notify.sinks.http_client import split_url
+from stream_interp.notify.sinks.http_client import reason, split_url
 from stream_interp.notify.sinks.sink import SinkError, SinkTools, required, secret, where
 from stream_interp.notify.sinks.text import one_line, plain, safe_id, web_links
 from stream_interp.records.lane import digest
@@ -131,8 +131,8 @@ def failure(host: str, error: Exception) -> SinkError:
     elif isinstance(error, aiosmtplib.SMTPResponseException):
         code, said, final = error.code, error.message, error.code >= 500
     else:
-        reason = getattr(error, "strerror", None) or getattr(error, "message", None) or type(error).__name__
-        return SinkError(f"{host}: {one_line(str(reason), 200)}", retry=True)
+        found = error.message if isinstance(error, aiosmtplib.SMTPException) else reason(error)
+        return SinkError(f"{host}: {one_line(found, 200)}", retry=True)
     return SinkError(f"{host} refused the mail: {code} {one_line(said, 200)}", retry=not final)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import re
 import socket
 import ssl
@@ -71,7 +73,7 @@ class HttpClient:
         except TimeoutError:
             raise SinkError(f"{self.origin} did not answer within {self._timeout_s:g} s", retry=True) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise SinkError(f"{self.origin}: {_reason(error)}", retry=True) from None
+            raise SinkError(f"{self.origin}: {reason(error)}", retry=True) from None
 
     async def _exchange(self, method: str, body: bytes | None, headers: dict[str, str], addresses: list[str]) -> None:
         connector = aiohttp.TCPConnector(
@@ -172,14 +174,15 @@ def retry_after_s(headers: Mapping[str, str], now_s: float) -> float | None:
         return None
 
 
-def _reason(error: Exception) -> str:
-    """What went wrong, without the address that many messages repeat."""
-    if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError):
-        cause = getattr(error, "certificate_error", error)
-        return f"its certificate is not trusted: {one_line(getattr(cause, 'verify_message', ''), 200)}"
-    inner = getattr(error, "os_error", error)
-    if strerror := getattr(inner, "strerror", None):
-        return one_line(strerror, 200)
-    return {"ServerDisconnectedError": "closed the connection without an answer"}.get(
-        type(error).__name__, f"no usable answer ({type(error).__name__})"
-    )
+def reason(error: Exception) -> str:
+    """What went wrong with a connection, without the address that many messages repeat."""
+    inner = getattr(error, "certificate_error", None) or getattr(error, "os_error", error)
+    if isinstance(inner, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {one_line(inner.verify_message, 200)}"
+    if isinstance(inner, ssl.SSLError):
+        return f"TLS failed: {one_line(inner.reason or 'no reason given', 200)}"
+    if isinstance(inner, OSError) and inner.errno and inner.errno in errno.errorcode:
+        return os.strerror(inner.errno)
+    if isinstance(inner, aiohttp.ServerDisconnectedError):
+        return "it closed the connection without an answer"
+    return f"no usable answer ({type(inner).__name__})"

@@ -15,7 +15,6 @@ import pytest
 from aiohttp import web
 from msgspec.structs import replace
 
-from stream_interp.errors import UsageError
 from stream_interp.notify.notification import Notification
 from stream_interp.notify.sinks import SINKS, SinkError, make_sink
 from stream_interp.settings import SinkSettings
@@ -179,7 +178,9 @@ def test_nobody_listens(kind: str, tmp_path: Path) -> None:
     async def run() -> None:
         async with fakes.rude_server(b"", b"", 1) as rude:
             port = rude.port
-        assert (await outcome(make_sink(fakes.settings(kind, port, tmp_path), fakes.tools()).send(TEST))).retry
+        error = await outcome(make_sink(fakes.settings(kind, port, tmp_path), fakes.tools()).send(TEST))
+        assert error.retry
+        assert "Connection refused" in error.found
 
     asyncio.run(run())
 
@@ -231,58 +232,6 @@ def test_a_name_that_cannot_be_looked_up_is_retried(kind: str, tmp_path: Path) -
         assert (await outcome(sink.send(TEST))).retry
 
     asyncio.run(run())
-
-
-NEEDED = {
-    "webhook": ("url", "secret_file"),
-    "alertmanager": ("url",),
-    "slack": ("secret_file",),
-    "pagerduty": ("secret_file",),
-    "email": ("url", "sender", "to"),
-    "deadman": ("url",),
-}
-
-
-@pytest.mark.parametrize("kind", REMOTE)
-def test_missing_settings_name_the_sink(kind: str, tmp_path: Path) -> None:
-    full = fakes.settings(kind, 1, tmp_path)
-    for name in NEEDED[kind]:
-        empty: dict[str, Any] = {name: [] if name == "to" else ""} | ({"url": ""} if kind == "slack" else {})
-        with pytest.raises(UsageError, match=rf"^notify\.sinks\[mine\]: {name} is (missing|empty)"):
-            make_sink(replace(full, **empty), fakes.tools())
-
-
-@pytest.mark.parametrize("kind", REMOTE)
-@pytest.mark.parametrize(
-    "url",
-    [
-        "ftp://h/secret-path",
-        "https://",
-        "h/secret-path",
-        "https://u:hunter2-secret@h/",
-        "https://h:99999/",
-        "https://h/a b",
-    ],
-)
-def test_wrong_addresses_are_told_without_showing_them(kind: str, url: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"^notify\.sinks\[mine\]: url ") as caught:
-        make_sink(
-            fakes.settings(kind, 1, tmp_path, url=url.replace("https", "smtps") if kind == "email" else url),
-            fakes.tools(),
-        )
-    assert not [secret for secret in fakes.SECRETS if secret in str(caught.value)]
-
-
-@pytest.mark.parametrize("kind", REMOTE)
-@pytest.mark.parametrize("entry", ["10.0.0.1/8", "", "http://h", "*.internal", "10.0.0.0/33"])
-def test_wrong_allow_entries_are_told(kind: str, entry: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"^notify\.sinks\[mine\]: allow holds"):
-        make_sink(fakes.settings(kind, 1, tmp_path, allow=[entry]), fakes.tools())
-
-
-def test_unknown_type_lists_the_known_ones() -> None:
-    with pytest.raises(UsageError, match=r"notify\.sinks\[x\]: unknown type 'pager'.*console.*deadman"):
-        make_sink(SinkSettings(name="x", type="pager"), fakes.tools())
 
 
 def test_console_writes_one_inert_line_for_each() -> None:

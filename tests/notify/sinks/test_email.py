@@ -64,6 +64,7 @@ def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     return served, trusted
 
 
+@pytest.mark.filterwarnings("ignore:Requiring AUTH")  # the fake sees no TLS of its own where smtps wraps it
 @pytest.mark.parametrize("scheme", ["smtp", "smtps"])
 def test_tls_by_name_at_the_pinned_address_then_the_password(scheme: str, tmp_path: Path) -> None:
     async def run() -> None:

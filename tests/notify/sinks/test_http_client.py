@@ -150,11 +150,13 @@ def test_tls_verifies_the_name_at_the_pinned_address(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_plain_http_at_a_tls_port_is_an_error_not_a_crash(tmp_path: Path) -> None:
+def test_tls_at_a_plain_port_is_an_error_not_a_crash(tmp_path: Path) -> None:
     async def run() -> None:
         async with fakes.http_fake() as fake:
             url = f"https://127.0.0.1:{fake.port}/"
-            assert (await refused(client(fake.port, tmp_path, url=url))).retry
+            error = await refused(client(fake.port, tmp_path, url=url))
+            assert error.retry
+            assert "TLS failed" in error.found
 
     asyncio.run(run())
 

@@ -43,6 +43,7 @@ def test_alertmanager_keeps_an_alerts_identity_until_it_is_resolved() -> None:
     ended = {tuple(sorted(alert["labels"].items())) for alert in [*escalated[1:], *resolved]}
     assert {tuple(sorted(alert["labels"].items())) for alert in [*opened, *escalated]} <= ended
     assert len(alerts(transition("opened"))) == 1  # nothing told before: nothing to end
+    assert firing(alerts(TEST), now_s=TEST.at_ms / 1000 + 301) == []
 
 
 def test_alertmanager_labels_hold_no_feature_and_links_go_where_it_shows_them() -> None:
