@@ -33,6 +33,8 @@ COMMANDS = (
     Row("produce", f"{_CLI}.produce:produce", "Replay a file of activations into Kafka."),
     Row("status", f"{_CLI}.status:status", "What every lane's status is now."),
     Row("examples", f"{_CLI}.live_examples:examples", "Requests in which the features of a lane fired."),
+    Row("ui", f"{_CLI}.ui:ui", "One read-only web page: lanes, incidents and their story."),
+    Row("top", f"{_CLI}.top:top", "The same at a glance, in a terminal."),
     Row("alerts list", f"{_CLI}.alerts:list_", "Incidents as they stand, the newest first."),
     Row("alerts show", f"{_CLI}.alerts:show", "One incident: what moved, its story, what to do next."),
     Row("alerts ack", f"{_CLI}.orders:ack", "You have an incident in hand."),

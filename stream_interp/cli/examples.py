@@ -11,6 +11,8 @@ EXAMPLES = {
     "produce": "stream-interp produce --from ./credit/null.safetensors --model-id credit-risk --hook hidden",
     "status": "stream-interp status credit-risk --fail-on critical",
     "examples": "stream-interp examples 8c41d0 --feature 1042",
+    "ui": "stream-interp ui --listen 127.0.0.1:8640",
+    "top": "stream-interp top --once",
     "alerts list": "stream-interp alerts list --model-id credit-risk",
     "alerts show": "stream-interp alerts show 3f2a91",
     "alerts ack": "stream-interp alerts ack 3f2a91 --for 2h --reason 'looking into it'",

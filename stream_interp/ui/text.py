@@ -1,0 +1,80 @@
+"""Text that others wrote, and numbers, as people are shown them. Pure."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from datetime import UTC, datetime
+
+LIMIT = 160  # characters of any one name or reason on the page
+
+_REPLACED = frozenset({"Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp"})
+
+
+class Cut(str):
+    """Text that `cut` has made safe to show; a limit of its own is not cut again."""
+
+    __slots__ = ()
+
+
+def cut(text: str, limit: int = LIMIT) -> Cut:
+    """At most `limit` characters, on one line, without anything that a terminal or a browser would obey.
+
+    Control characters become their pictures (␊ for a line feed, ␛ for an escape), invisible and direction-changing
+    ones �.
+    """
+    shown = "".join(map(_inert, text[:limit]))
+    return Cut(shown if len(text) <= limit else shown[:-1] + "…")
+
+
+def _inert(character: str) -> str:
+    code = ord(character)
+    if code < 0x20:
+        return chr(0x2400 + code)
+    if code == 0x7F:
+        return "\u2421"
+    return "\ufffd" if unicodedata.category(character) in _REPLACED else character
+
+
+def age(seconds: float | None) -> str:
+    """How long ago, in its two largest units at most: `12 s`, `3 min`, `5 h 20 min`, `4 d 2 h`."""
+    if seconds is None:
+        return "–"
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min"
+    if whole < 86_400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
+
+
+def instant(epoch_ms: int | None) -> str:
+    """Unix epoch milliseconds as `2026-01-31 09:30:00` UTC; what no calendar holds as its number."""
+    if epoch_ms is None:
+        return "–"
+    try:
+        return datetime.fromtimestamp(epoch_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (OverflowError, OSError, ValueError):
+        return f"{epoch_ms} ms"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """So many significant digits, without an exponent for everyday sizes; a dash for what was not measured."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if isinstance(value, int) or (value == int(value) if abs(value) < 1e15 else False):
+        return f"{int(value):,}"
+    return f"{value:,.{digits}g}" if abs(value) < 10 ** (digits + 3) else f"{value:.{digits}e}"
+
+
+def percent(share: float | None) -> str:
+    """A share of 1 as percent: two significant digits, more where it is close to 0 or 1."""
+    if share is None:
+        return "–"
+    if share in (0, 1):
+        return f"{share:.0%}"
+    if share > 0.99:
+        return f"{min(share, 0.9999):.2%}"
+    return f"{share:.1%}" if share >= 0.01 else f"{100 * share:.2g}%"
