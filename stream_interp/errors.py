@@ -6,6 +6,7 @@ StreamInterpError                exit 1
 ├── DependencyUnreachable        exit 5   Kafka, Redis, a jar repository
 ├── IntegrityError               exit 6   state, baseline or checkpoint do not match what was signed for
 ├── InvalidSnapshot              fate: dead letter, the worker goes on
+├── SinkError (notify/sinks)     fate: retried, or a dead letter; NOTIFY goes on
 └── SAELoadError                 exit 1   a checkpoint that must not be trusted
 """
 

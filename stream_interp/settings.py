@@ -132,9 +132,9 @@ class SinkSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     name: str
     type: str  # a name of `notify/sinks/__init__.py`
     url: str = ""  # where to; of `email` smtp://HOST:PORT or smtps://HOST:PORT
-    secret_file: str = (
-        ""  # webhook: signing secrets, one a line; pagerduty: routing key; email: password; else bearer token
-    )
+    # webhook: signing secrets, one a line; slack: its address; pagerduty: integration key; email: password; else bearer
+    # token
+    secret_file: str = ""
     username: str = ""  # of `email`
     sender: str = ""
     to: list[str] = field(default_factory=list)
