@@ -30,6 +30,7 @@ from stream_interp.kafka.client import consumer_config
 from stream_interp.kafka.control import publish_controls
 from stream_interp.kafka.read import read_topic_to_end
 from stream_interp.kafka.topics import apply_topics
+from stream_interp.records.annotation import decode_event
 from stream_interp.records.arrays import unpack
 from stream_interp.records.control import (
     BaselineHeader,
@@ -63,13 +64,17 @@ def main() -> None:
         publish_controls(kafka, list(_baselines(sae, Path(folder))))
         with _workers(kafka, pair.redis_url, sae, Path(folder), receiver.url):
             capacity = _capacity(kafka)
-            latencies = _latencies(kafka, receiver, capacity / 2)
-    p50, p99 = np.percentile(latencies, [50, 99])
+            _traffic(kafka, receiver, capacity / 2)
+            firsts = _firsts(receiver)
+            stages = _stages(kafka, firsts)
     sys.stdout.write(
-        f"{len(latencies)} first notifications of {LANES} lanes at {capacity / 2:.0f} requests/s (half of "
-        f"{capacity:.0f}): p50 {p50:.0f} ms, p99 {p99:.0f} ms, most {max(latencies):.0f} ms\n"
+        f"{len(firsts)} first notifications of {LANES} lanes at {capacity / 2:.0f} requests/s, half of {capacity:.0f}; "
+        "ms after the window's close\n"
     )
-    sys.exit(p99 > bound_ms)
+    for name, taken_ms in stages.items():
+        p50, p99 = np.percentile(taken_ms, [50, 99])
+        sys.stdout.write(f"  {name:<28} p50 {p50:5.0f}  p99 {p99:5.0f}  most {max(taken_ms):5.0f}\n")
+    sys.exit(int(p99 > bound_ms))
 
 
 def _baselines(sae: Path, folder: Path) -> Iterator[Versioned]:
@@ -116,7 +121,7 @@ def _send(kafka: KafkaSettings, requests: int, per_s: float | None, shift: float
                 time.sleep(max(0.0, begun_s + k / per_s - time.monotonic()))
             if stop.is_set():
                 return
-            producer.send(f"layer.{lane}", acts[k % len(acts)], request_id=f"{begun_s}-{k}")
+            producer.send(f"layer.{lane}", f"{begun_s}-{k}", acts[k % len(acts)])
 
 
 def _counted(kafka: KafkaSettings) -> int:
@@ -133,8 +138,8 @@ def _capacity(kafka: KafkaSettings) -> float:
     return CALIBRATION_REQUESTS / (time.monotonic() - begun_s)
 
 
-def _latencies(kafka: KafkaSettings, receiver: Receiver, per_s: float) -> list[float]:
-    """Of first notifications, ms."""
+def _traffic(kafka: KafkaSettings, receiver: Receiver, per_s: float) -> None:
+    """Drifted requests until enough first notifications have come; each incident is resolved by order."""
     stop = threading.Event()
     sender = threading.Thread(target=_send, args=(kafka, 10**9, per_s, 1.5, stop))
     sender.start()
@@ -148,7 +153,21 @@ def _latencies(kafka: KafkaSettings, receiver: Receiver, per_s: float) -> list[f
     finally:
         stop.set()
         sender.join()
-    return [float(call.at_ms - call.data["alert"]["at_ms"]) for call in _firsts(receiver)]
+
+
+def _stages(kafka: KafkaSettings, firsts: list[Received]) -> dict[str, list[float]]:
+    """When each stage was done, ms after the window's close; the last is the one that is promised."""
+    config = consumer_config(kafka, "latency")
+    windows = {(m.partition(), m.offset()): m.timestamp()[1] for m in read_topic_to_end(config, "interp.windows")}
+    alerts = {decode_event(m.value()).event_id: m.timestamp()[1] for m in read_topic_to_end(config, "interp.alerts")}
+    told = [call.data["alert"] for call in firsts]
+    return {
+        "window on interp.windows": [
+            windows[a["position"]["partition"], a["position"]["offset"]] - a["at_ms"] for a in told
+        ],
+        "alert sent to interp.alerts": [alerts[a["event_id"]] - a["at_ms"] for a in told],
+        "notification at the receiver": [call.at_ms - call.data["alert"]["at_ms"] for call in firsts],
+    }
 
 
 def _is_first(call: Received) -> bool:
