@@ -70,7 +70,7 @@ class StoredRecord(Struct, frozen=True, kw_only=True):
     append_ms: int
     key: bytes | None
     headers: list[tuple[str, bytes | None]]
-    bytes: Annotated[int, Meta(ge=0)] | None  # None: a tombstone
+    value_bytes: Annotated[int, Meta(ge=0)] | None  # None: a tombstone
 
 
 class StoredControl(Struct, frozen=True, kw_only=True):
@@ -154,7 +154,7 @@ def _stored(record: Consumed) -> StoredRecord:
     headers = [(name, value.encode() if isinstance(value, str) else value) for name, value in record.headers]
     return StoredRecord(
         topic=record.topic, offset=record.offset, append_ms=record.timestamp_ms, key=record.key, headers=headers,
-        bytes=None if record.value is None else len(record.value),
+        value_bytes=None if record.value is None else len(record.value),
     )  # fmt: skip
 
 
@@ -162,8 +162,8 @@ def _records(folder: Path, partition: int) -> tuple[Consumed, ...]:
     stored, records = _read(folder, "windows.jsonl", StoredRecord), list[Consumed]()
     with (folder / "windows.bin").open("rb") as values:
         for s in stored:
-            value = None if s.bytes is None else values.read(s.bytes)
-            if value is not None and len(value) != s.bytes:
+            value = None if s.value_bytes is None else values.read(s.value_bytes)
+            if value is not None and len(value) != s.value_bytes:
                 raise IntegrityError(f"{folder}: windows.bin ends within the record at offset {s.offset}")
             headers: list[tuple[str, bytes | str | None]] = [*s.headers]
             records.append(Consumed(s.topic, partition, s.offset, s.append_ms, s.key, headers, value))

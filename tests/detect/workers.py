@@ -58,10 +58,10 @@ class Bench:
     def read(self, topic: str) -> list[Message]:
         return list(read_topic_to_end(consumer_config(self.kafka, "test"), self.prefix + topic))
 
-    def forget(self, topic: str, below: int) -> None:
-        """As retention would, in partition 0."""
+    def forget(self, topic: str, below: int, partition: int = 0) -> None:
+        """As retention would."""
         client = admin(self.kafka)  # its futures end only while it lives
-        for future in client.delete_records([TopicPartition(self.prefix + topic, 0, below)]).values():
+        for future in client.delete_records([TopicPartition(self.prefix + topic, partition, below)]).values():
             future.result(timeout=30)
 
     def windows_log(self) -> list[Consumed]:
