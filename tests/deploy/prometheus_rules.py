@@ -43,7 +43,7 @@ QUIET: Series = {
     'stream_interp_partitions_assigned{process="detect", instance="d2"}': "0x40",
     'stream_interp_lanes_not_exported{process="detect"}': "0x40",
     'stream_interp_sink_failing{sink="slack"}': "0x20 1 0x20",
-    'stream_interp_delivery_queue_length{sink="slack"}': "3x20 500x2 3x20",
+    'stream_interp_delivery_queue_length{sink="slack"}': "3x20 100x2 3x20",
 }
 
 _AWAY = "_x40"  # no sample at all
@@ -73,6 +73,6 @@ FIRING: dict[str, Series] = {
     },
     "StreamInterpLanesNotExported": {'stream_interp_lanes_not_exported{process="detect"}': "5x40"},
     "StreamInterpSinkFailing": {'stream_interp_sink_failing{sink="slack"}': "1x40"},
-    "StreamInterpDeliveryQueueLong": {'stream_interp_delivery_queue_length{sink="slack"}': "500x40"},
+    "StreamInterpDeliveryQueueLong": {'stream_interp_delivery_queue_length{sink="slack"}': "100x40"},
     "StreamInterpWatchdog": {},
 }
