@@ -82,12 +82,11 @@ def _listen(http: str) -> socket.socket:
     if not (colon and host and port.isdecimal() and int(port) <= 65_535):
         raise UsageError(f"--http {http}: expected HOST:PORT, such as --http 127.0.0.1:9464")
     try:
-        found = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
-        return socket.create_server(found[0][4][:2], family=found[0][0], backlog=_MAX_CONNECTIONS)
+        where = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
+        return socket.create_server(where[0][4][:2], family=where[0][0], backlog=_MAX_CONNECTIONS)
     except OSError as error:
-        raise UsageError(
-            f"--http {http}: {error.strerror or error}; choose another port, or an address of this machine"
-        ) from error
+        why = str(error.strerror or error).partition(" (")[0]
+        raise UsageError(f"--http {http}: {why}; choose another port, or an address of this machine") from error
 
 
 def _answer(content: dict[str, object], *, good: bool) -> Response:
