@@ -26,7 +26,7 @@ from stream_interp.cli.alert_text import (
 )
 from stream_interp.cli.configuration import load_settings
 from stream_interp.cli.events import event_subscriber
-from stream_interp.cli.finding import by_prefix, cut, incident_names
+from stream_interp.cli.finding import cut, find_incident
 from stream_interp.cli.options import BootstrapOption, ConfigOption, JsonOption, SetOption, flags
 from stream_interp.cli.output import emit_json, emit_table, emit_text, notice
 from stream_interp.kafka.client import require_kafka
@@ -70,7 +70,7 @@ def list_(
 
 
 def show(
-    incident: Annotated[str, typer.Argument(help="The incident's id, or the beginning of it.")],
+    incident: Annotated[str, typer.Argument(help="The incident's id, the beginning of it, or `latest`.")],
     config: ConfigOption = None,
     sets: SetOption = None,
     bootstrap: BootstrapOption = None,
@@ -80,7 +80,7 @@ def show(
     settings = load_settings(config, flags(sets, bootstrap=bootstrap))
     require_kafka(settings.kafka)
     states = read_latest(settings.kafka, STATE_TOPIC, AlertState)
-    state = states[by_prefix(incident, incident_names(states), "incident")]
+    state = find_incident(incident, states)
     story = story_of(read_lane_events(settings.kafka, state.lane.lane_id), state.incident_id)
     page, now_ms = runbook(state, settings.notify.runbook_url), time.time_ns() // 1_000_000
     commands = next_commands(state, now_ms)

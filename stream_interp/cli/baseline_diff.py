@@ -37,7 +37,7 @@ class Moved(Struct, frozen=True, kw_only=True):
 
 
 def diff(
-    lane: Annotated[str, typer.Argument(help="The lane's id, or the beginning of it; see `baseline list`.")],
+    lane: Annotated[str, typer.Argument(help="Its id, the beginning of it, or its model; see `baseline list`.")],
     v1: Annotated[int | None, typer.Argument(help="Default: the one before the one in effect.")] = None,
     v2: Annotated[int | None, typer.Argument(help="Default: the one in effect.")] = None,
     config: ConfigOption = None,

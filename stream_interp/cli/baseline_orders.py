@@ -30,7 +30,7 @@ from stream_interp.records.promotion import promoted
 from stream_interp.records.status import Status
 from stream_interp.settings import KafkaSettings
 
-LaneArgument = Annotated[str, typer.Argument(help="The lane's id, or the beginning of it; see `baseline list`.")]
+LaneArgument = Annotated[str, typer.Argument(help="Its id, the beginning of it, or its model; see `baseline list`.")]
 
 
 def promote(

@@ -92,8 +92,8 @@ def _from_file(config: Path | None, folder: Path) -> dict[str, Source]:
         table = tomllib.loads(text)
     except OSError as error:
         raise UsageError(
-            f"--config {path}: cannot be read: {error.strerror}; expected a TOML file, `stream-interp config init PATH` "
-            "writes one"
+            f"--config {path}: cannot be read: {error.strerror}; expected a TOML file, which "
+            "`stream-interp config init PATH` writes"
         ) from None
     except ValueError as error:
         raise UsageError(

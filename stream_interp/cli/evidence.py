@@ -39,7 +39,7 @@ def pack(
     json: JsonOption = False,
 ) -> None:
     """Packs an incident with what it takes to replay it, and publishes the pack's root hash on interp.control."""
-    from stream_interp.cli.finding import by_prefix, incident_names
+    from stream_interp.cli.finding import find_incident
     from stream_interp.evidence.collect import collect
     from stream_interp.evidence.make import make_pack
     from stream_interp.kafka.latest import read_latest
@@ -48,7 +48,7 @@ def pack(
     kafka = load_settings(config, flags(sets, bootstrap=bootstrap)).kafka
     signed = signature(author, reason, required=False)
     states = read_latest(kafka, "interp.alert-state", AlertState)
-    story = collect(kafka, by_prefix(incident, incident_names(states), "incident"), max_bytes)
+    story = collect(kafka, find_incident(incident, states).incident_id, max_bytes)
     made = make_pack(kafka, story, out, now_ms(), versions(), signed.author, signed.reason)
     if not story.checkpoint.manifest.before_change:
         warn("no checkpoint from before the estimated change was left: the pack begins at the oldest that was")

@@ -11,6 +11,22 @@ from stream_interp.records.text import inert
 
 CANDIDATES = 8
 NAME_CHARS = 60
+LATEST = "latest"
+
+
+def find_incident(word: str, states: Mapping[str, AlertState], what: str = "incident") -> AlertState:
+    """The incident that `word` is, or begins; `latest` is the newest one of drift. Raises UsageError."""
+    if word == LATEST and states:
+        drifts = [state for state in states.values() if state.groups]
+        return max(drifts or states.values(), key=lambda state: state.at_ms)
+    return states[by_prefix(word, incident_names(states), what)]
+
+
+def find_lane(word: str, lanes: Iterable[Lane], what: str = "lane") -> Lane:
+    """The lane whose id `word` is, or begins, or the only one of that model. Raises UsageError."""
+    known = {lane.lane_id: lane for lane in lanes}
+    of_model = [lane for lane in known.values() if lane.model_id == word]
+    return of_model[0] if len(of_model) == 1 else known[by_prefix(word, lane_names(known.values()), what)]
 
 
 def by_prefix(word: str, candidates: Mapping[str, str], what: str) -> str:

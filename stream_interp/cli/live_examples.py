@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from stream_interp.cli.configuration import load_settings
-from stream_interp.cli.finding import by_prefix, cut, lane_names
+from stream_interp.cli.finding import cut, find_lane
 from stream_interp.cli.options import BootstrapOption, ConfigOption, JsonOption, SetOption, flags
 from stream_interp.cli.output import emit_json, emit_table, emit_text, notice, warn
 from stream_interp.errors import IntegrityError
@@ -23,7 +23,7 @@ TOPIC = "interp.examples"
 
 
 def examples(
-    lane: Annotated[str, typer.Argument(help="The lane's id, or the beginning of it; `status --json` has it.")],
+    lane: Annotated[str, typer.Argument(help="Its id, the beginning of it, or its model; see `status --json`.")],
     feature: Annotated[int | None, typer.Option("--feature", min=0, metavar="N", help="Only this feature.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many, the newest.")] = 50,
     config: ConfigOption = None,
@@ -36,7 +36,7 @@ def examples(
     require_kafka(kafka)
     messages = read_topic_to_end(consumer_config(kafka, "examples"), kafka.topic_prefix + TOPIC)
     lanes, found, unreadable = newest((message.value() for message in messages), lane, feature)
-    lane_id = by_prefix(lane, lane_names(lanes), "lane with examples (sites.examples is hashed or plain)")
+    lane_id = find_lane(lane, lanes, "lane with examples (sites.examples is hashed or plain)").lane_id
     shown = [example for example in found if example.lane.lane_id == lane_id]
     if unreadable:
         warn(f"{unreadable} records of {TOPIC} cannot be read and were left out; did another program write them?")
@@ -47,11 +47,11 @@ def examples(
 
 
 def newest(values: Iterable[bytes | None], lane: str, feature: int | None) -> tuple[list[Lane], list[Example], int]:
-    """All lanes that have examples; of those whose id begins with `lane` the last example of each feature; unreadable.
+    """All lanes that have examples; of those that `lane` may mean the last example of each feature; unreadable.
 
     Args:
         values: of the records, in log order.
-        lane: beginning of the id.
+        lane: beginning of the id, or the model.
         feature: None for all.
 
     Returns:
@@ -68,7 +68,7 @@ def newest(values: Iterable[bytes | None], lane: str, feature: int | None) -> tu
             continue
         lane_id = example.lane.lane_id
         lanes[lane_id] = example.lane
-        if lane_id.startswith(lane) and feature in (None, example.feature):
+        if (lane_id.startswith(lane) or example.lane.model_id == lane) and feature in (None, example.feature):
             last[lane_id, example.feature] = example
     return list(lanes.values()), sorted(last.values(), key=lambda e: (-e.at_ms, e.feature)), unreadable
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from stream_interp.cli.configuration import load_settings
-from stream_interp.cli.finding import by_prefix, incident_names, lane_name, lane_names
+from stream_interp.cli.finding import LATEST, find_incident, find_lane, lane_name
 from stream_interp.cli.options import BootstrapOption, ConfigOption, JsonOption, SetOption, flags
 from stream_interp.cli.ordering import (
     AuthorOption,
@@ -33,7 +33,7 @@ from stream_interp.records.lane import Lane
 from stream_interp.records.status import Status
 from stream_interp.settings import KafkaSettings
 
-IncidentArgument = Annotated[str, typer.Argument(help="The incident's id, or the beginning of it.")]
+IncidentArgument = Annotated[str, typer.Argument(help="The incident's id, the beginning of it, or `latest`.")]
 _OF_EVIDENCE = frozenset({"opened", "updated", "escalated"})
 
 
@@ -133,7 +133,7 @@ def open_incident(states: dict[str, AlertState], word: str) -> AlertState:
     exact = states.get(word)
     if exact is not None and exact.transition in ENDS:
         raise UsageError(f"incident {word} has ended ({exact.transition} at {rfc3339(exact.at_ms)}); nothing is open")
-    return candidates[by_prefix(word, incident_names(candidates), "open incident")]
+    return find_incident(word, candidates, "open incident")
 
 
 def _carry_out(kafka: KafkaSettings, record: Versioned, what: str, no_wait: bool, json: bool) -> None:
@@ -152,9 +152,9 @@ def _lane(kafka: KafkaSettings, word: str) -> Lane:
     states = read_latest(kafka, "interp.alert-state", AlertState)
     lanes = {status.lane.lane_id: status.lane for status in read_latest(kafka, "interp.status", Status).values()}
     lanes |= {state.lane.lane_id: state.lane for state in states.values()}
-    incidents = {name: f"incident, {text}" for name, text in incident_names(states).items()}
-    found = by_prefix(word, {**lane_names(lanes.values()), **incidents}, "lane or incident")
-    return lanes[found] if found in lanes else states[found].lane
+    if word == LATEST or any(name.startswith(word) for name in states):
+        return find_incident(word, states).lane
+    return find_lane(word, lanes.values(), "lane or incident")
 
 
 def _kafka(config: ConfigOption, sets: SetOption, bootstrap: BootstrapOption) -> KafkaSettings:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from stream_interp.cli.finding import by_prefix, cut, lane_names
+from stream_interp.cli.finding import cut, find_lane
 from stream_interp.errors import IntegrityError, UsageError
 from stream_interp.kafka.client import require_kafka
 from stream_interp.kafka.control import TOPIC, read_controls
@@ -65,10 +65,10 @@ class Versions:
         raise UsageError(f"lane {lane_id} has no baseline {version}; expected one of: {listed or 'none yet'}")
 
     def lane(self, word: str) -> Lane:
-        """The lane whose id `word` is or begins. Raises UsageError; it lists those that there are."""
+        """The lane that a word names. Raises UsageError; it lists those that there are."""
         lanes = {c.manifest.lane.lane_id: c.manifest.lane for c in self.controls}
         lanes |= {status.lane.lane_id: status.lane for status in self.statuses.values()}
-        return lanes[by_prefix(word, lane_names(lanes.values()), "lane")]
+        return find_lane(word, lanes.values())
 
     def newest(self, lane_id: str) -> int:
         """The largest version of any control record of a lane, 0 without one."""

@@ -8,7 +8,7 @@ import pytest
 from msgspec import structs
 
 from stream_interp.cli import main
-from stream_interp.cli.finding import by_prefix, cut, lane_name
+from stream_interp.cli.finding import by_prefix, cut, find_incident, find_lane, lane_name
 from stream_interp.cli.ordering import (
     MAX_AUTHOR_CHARS,
     MAX_REASON_CHARS,
@@ -22,7 +22,7 @@ from stream_interp.records.alert import alert_state
 from stream_interp.records.annotation import make_annotation
 from stream_interp.records.control import Order, make_order
 from stream_interp.records.lane import Lane
-from tests.topics.samples import ALERT, LANE
+from tests.topics.samples import ALERT, ALERT_STATE, LANE
 
 IDS = {"abc123": "one", "abd456": "two", "ffff00": "three"}
 
@@ -90,6 +90,23 @@ def test_the_beginning_of_an_id_is_enough_if_it_is_one():
     assert by_prefix("abc", IDS, "incident") == "abc123"
     assert by_prefix("ffff00", IDS, "incident") == "ffff00"
     assert by_prefix("ab", {"ab": "whole", "abc": "longer"}, "incident") == "ab"
+
+
+def test_latest_is_the_newest_incident_of_drift_and_else_of_anything():
+    drift, later = ALERT_STATE, structs.replace(ALERT_STATE, incident_id="i2", at_ms=ALERT_STATE.at_ms + 1)
+    blind = structs.replace(later, incident_id="b", at_ms=later.at_ms + 1, groups=[])
+    assert find_incident("latest", {state.incident_id: state for state in (drift, later, blind)}) == later
+    assert find_incident("latest", {"b": blind}) == blind
+    with pytest.raises(UsageError, match="None is known yet"):
+        find_incident("latest", {})
+
+
+def test_a_lane_is_found_by_its_model_if_it_is_the_only_one():
+    other = structs.replace(LANE, hook_name="layer.99")
+    assert find_lane(LANE.model_id, [LANE]) == LANE
+    assert find_lane(LANE.lane_id[:9], [LANE, other]) == LANE
+    with pytest.raises(UsageError, match="fits none"):
+        find_lane(LANE.model_id, [LANE, other])
 
 
 def test_an_unknown_or_ambiguous_word_lists_candidates():
