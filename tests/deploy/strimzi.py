@@ -18,16 +18,20 @@ CLUSTER = {"strimzi.io/cluster": "interp"}
 
 @dataclass(frozen=True)
 class Role:
-    """What one user may do; topic names without `interp.`."""
+    """What one user may do; topics without `interp.`, groups and transactional ids without `interp-`."""
 
     name: str
     reads: Sequence[str] = ()
     writes: Sequence[str] = ()
     sees: Sequence[str] = ()  # offsets only
-    groups: Sequence[str] = ()  # prefixes
-    transactions: Sequence[str] = ()  # prefixes
+    groups: Sequence[str] = ()
+    transactions: Sequence[str] = ()  # beginnings; the instance follows
     sees_groups: Sequence[str] = ()
 
+
+# Groups of those who read for themselves: nothing is committed in them, but librdkafka asks for them all the same.
+READERS = ("alerts", "backlog", "control", "examples", "follow", "latest", "lookup", "range", "state", "story")
+FOR_PEOPLE = ("alerts", "alert-state", "control", "cuts", "heartbeat", "state", "status", "windows")
 
 ROLES = (
     Role("capture", writes=["activations"]),
@@ -35,60 +39,32 @@ ROLES = (
         "encode",
         reads=["activations", "control", "cuts"],
         writes=["windows", "cuts", "dlq", "examples", "heartbeat"],
-        groups=["interp-encode"],
-        transactions=["interp-encode"],
+        groups=["encode", *READERS],
+        transactions=["encode"],
     ),
     Role(
         "detect",
-        reads=["windows", "control", "state", "heartbeat", "alert-state", "status"],
+        reads=["windows", "control", "state", "heartbeat"],
         writes=["windows", "control", "state", "alerts", "alert-state", "status", "heartbeat"],
-        groups=["interp-detect"],
-        transactions=["interp-detect"],
+        groups=["detect", *READERS],
+        transactions=["detect"],
     ),
     Role(
         "notify",
-        reads=["alerts", "alert-state", "control", "deliveries", "heartbeat", "status"],
+        reads=["alerts", "control", "deliveries", "heartbeat", "status"],
         writes=["deliveries", "dlq", "heartbeat"],
-        groups=["interp-notify"],
+        groups=["notify", "notify-ends", *READERS],
     ),
-    Role(
-        "ui",
-        reads=[
-            "alerts",
-            "alert-state",
-            "control",
-            "cuts",
-            "deliveries",
-            "examples",
-            "heartbeat",
-            "state",
-            "status",
-            "windows",
-        ],
-        sees=["activations"],
-        groups=["interp-ui"],
-        sees_groups=["interp-"],
-    ),
+    Role("ui", reads=FOR_PEOPLE, groups=READERS),
     # People and their `stream-interp alerts`, `baseline`, `evidence`: all but activations and dead letters.
     Role(
         "operator",
-        reads=[
-            "alerts",
-            "alert-state",
-            "control",
-            "cuts",
-            "deliveries",
-            "examples",
-            "heartbeat",
-            "state",
-            "status",
-            "windows",
-        ],
+        reads=[*FOR_PEOPLE, "deliveries", "examples"],
         writes=["control"],
-        groups=["interp-"],
-        transactions=["interp-control"],
+        groups=READERS,
+        transactions=["control"],
     ),
-    Role("keda", sees=["activations"], sees_groups=["interp-encode"]),
+    Role("keda", sees=["activations"], sees_groups=["encode"]),
 )
 
 
@@ -104,9 +80,9 @@ def user(role: Role) -> dict[str, Any]:
         _rule("topic", f"interp.{name}", "literal", [*_operations(role, name), "Describe"])
         for name in dict.fromkeys([*role.reads, *role.writes, *role.sees])
     ]
-    acls += [_rule("group", name, "prefix", ["Read", "Describe"]) for name in role.groups]
-    acls += [_rule("group", name, "prefix", ["Describe"]) for name in role.sees_groups]
-    acls += [_rule("transactionalId", name, "prefix", ["Write", "Describe"]) for name in role.transactions]
+    acls += [_rule("group", f"interp-{name}", "literal", ["Read", "Describe"]) for name in role.groups]
+    acls += [_rule("group", f"interp-{name}", "literal", ["Describe"]) for name in role.sees_groups]
+    acls += [_rule("transactionalId", f"interp-{name}-", "prefix", ["Write", "Describe"]) for name in role.transactions]
     spec = {"authentication": {"type": "scram-sha-512"}, "authorization": {"type": "simple", "acls": acls}}
     return _resource("KafkaUser", f"stream-interp-{role.name}", spec)
 

@@ -11,8 +11,8 @@ import yaml
 from stream_interp.cli.configuration import load
 from stream_interp.kafka.topics import load_topics
 from stream_interp.settings import Settings
-from tests.deploy.deployed import MANIFESTS, UNITS, address, container, documents, kind, unit, workloads
-from tests.deploy.strimzi import FOLDER, ROLES, generated
+from tests.deploy.deployed import MANIFESTS, ROOT, UNITS, address, container, documents, kind, unit, workloads
+from tests.deploy.strimzi import FOLDER, READERS, ROLES, generated
 from tests.vendored.schemas import faults
 
 TEXT: dict[str, Any] = {"type": "string", "minLength": 1}
@@ -126,6 +126,13 @@ def test_topics_agree_with_their_definitions() -> None:
         assert (spec["partitions"], spec["replicas"], spec["config"]) == (
             topic.partitions, topic.replication, topic.config,
         )  # fmt: skip
+
+
+def test_every_group_that_the_code_names_is_known() -> None:
+    sources = "".join(path.read_text() for path in (ROOT / "stream_interp").rglob("*.py"))
+    named = re.findall(r'(?:consumer_config|GroupReader)\(\s*[\w.]+,\s*"([\w-]+)"', sources)
+    assert len(set(named)) > 8
+    assert set(named) <= {*READERS, "encode", "detect", "notify-ends"}, "give tests/deploy/strimzi.py the new one"
 
 
 def test_users_may_do_what_the_definitions_say_and_no_more() -> None:
