@@ -46,7 +46,7 @@ def test_health_is_asked_where_the_default_command_answers() -> None:
 
 
 def test_what_is_copied_is_there_and_not_ignored() -> None:
-    allowed = (ROOT / "deploy/Dockerfile.dockerignore").read_text().split()
+    allowed = (ROOT / ".dockerignore").read_text().split()
     copied = [word for name, rest in FOUND if name == "COPY" and "--from" not in rest for word in rest.split()[:-1]]
     for name in copied:
         assert (ROOT / name).exists(), name
