@@ -7,6 +7,7 @@ own, and its committed offsets are a convenience, never the truth about what was
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -106,6 +107,8 @@ def reader_settings(kafka: KafkaSettings, group: str) -> dict[str, Any]:
         "bootstrap_servers": [server.strip() for server in address(kafka).split(",")],
         "client_id": given.get("client.id", f"stream-interp-notify-{kafka.instance}"),
         "group_id": group,
+        # After a kill -9 the next one on this host need not wait for the session's timeout.
+        "group_instance_id": f"notify-{kafka.instance}-{socket.gethostname()}",
         "partition_assignment_strategy": [RoundRobinPartitionAssignor],
         "isolation_level": "read_committed",
         "enable_auto_commit": False,

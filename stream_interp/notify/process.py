@@ -19,7 +19,7 @@ from typing import Any, cast
 
 from faust.types import TP
 
-from stream_interp.errors import StreamInterpError
+from stream_interp.errors import StreamInterpError, UsageError
 from stream_interp.kafka.client import require_kafka
 from stream_interp.kafka.heartbeat import Heart
 from stream_interp.kafka.produce import require_topic
@@ -124,6 +124,10 @@ class Notify:
                 task.result()
         if self._app.crashed:
             raise StreamInterpError(f"Faust cannot go on: {self._app.crash_reason!r}; start notify again")
+        if self._watchdog.rival:
+            raise UsageError(
+                f"notify {self._watchdog.rival} runs on this host with the same kafka.instance; give this one another"
+            )
         self._board.turn(self._observed)
 
     async def _end(self) -> None:

@@ -70,6 +70,7 @@ class Watchdog:
         self._newest: Vouched | None = None
         self._told: dict[str, str] = {}
         self._judged_ms, self._resumed_ms = started_ms, 0
+        self.rival = ""  # an older process of our own slot that lives beside us
 
     def heard(self, heartbeat: Heartbeat, heard_ms: int) -> None:
         """A heartbeat. `heard_ms`: our clock at its arrival; the log's for those from before our start."""
@@ -77,6 +78,9 @@ class Watchdog:
         before = self._pulses.get(slot)
         if before is None or _age_key(heartbeat) >= _age_key(before.heartbeat):
             self._pulses[slot] = Pulse(heartbeat, heard_ms)
+        is_other = slot == slot_of(self._own) and heartbeat.process_id != self._own
+        if is_other and heartbeat.started_at_ms < self._started_ms < heartbeat.as_of_ms and not heartbeat.stopping:
+            self.rival = heartbeat.process_id
 
     def seen(self, status: Vouched) -> None:
         """A status; the newest `as_of` counts."""

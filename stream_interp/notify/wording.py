@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -65,7 +66,7 @@ class Wording(NamedTuple):
             at_ms=alert.at_ms,
             started_at_ms=story.started_at_ms,
             event_ids=list(event_ids),
-            links=self._links(story.id, alert.cause_hint),
+            links=self._links(story.id, alert.runbook or f"{alert.cause_hint}.md"),
             alert=alert,
         )
 
@@ -95,7 +96,7 @@ class Wording(NamedTuple):
             id=story, kind="silent", story=story, phase="firing", severity="critical" if alone else "warning",
             title=SILENT + name,
             text=f"Last sign of life{of}: {_when(last_ms)}; {left}. Until it is back, what it watches is not seen.",
-            at_ms=now_ms, started_at_ms=last_ms, event_ids=[story], links=self._runbook("detector_silent"),
+            at_ms=now_ms, started_at_ms=last_ms, event_ids=[story], links=self._runbook("detector_silent.md"),
         )  # fmt: skip
 
     def of_return(self, story: str, process: str, now_ms: int) -> Notification:
@@ -104,7 +105,7 @@ class Wording(NamedTuple):
         return Notification(
             id=id_, kind="silent", story=story, phase="resolved", severity="info",
             title=f"detector back: {one_line(process, NAME_CHARACTERS)}", text="It lives, or another does its work.",
-            at_ms=now_ms, started_at_ms=now_ms, event_ids=[id_], links=self._runbook("detector_silent"),
+            at_ms=now_ms, started_at_ms=now_ms, event_ids=[id_], links=self._runbook("detector_silent.md"),
         )  # fmt: skip
 
     def of_test(self, sink: str, now_ms: int) -> Notification:
@@ -113,16 +114,16 @@ class Wording(NamedTuple):
         return Notification(
             id=id_, kind="test", story=id_, phase="firing", severity="info", title="TEST: stream-interp notify test",
             text=f"This is a test of the sink {one_line(sink, NAME_CHARACTERS)}. Nothing has happened.", at_ms=now_ms,
-            started_at_ms=now_ms, event_ids=[id_], links=self._links(id_, "test") if self.ui_url else {},
+            started_at_ms=now_ms, event_ids=[id_], links=self._links(id_, ""),
         )  # fmt: skip
 
-    def _links(self, story: str, cause: str) -> dict[str, str]:
+    def _links(self, story: str, page: str) -> dict[str, str]:
         ui = {"ui": f"{self.ui_url.rstrip('/')}/incidents/{story}"} if self.ui_url else {}
-        return ui | self._runbook(cause)
+        return ui | self._runbook(page)
 
-    def _runbook(self, cause: str) -> dict[str, str]:
-        is_name = cause.replace("_", "").isalnum() and cause.isascii()  # whoever can write alerts makes no addresses
-        return {"runbook": f"{self.runbook_url.rstrip('/')}/{cause}.md"} if self.runbook_url and is_name else {}
+    def _runbook(self, page: str) -> dict[str, str]:
+        is_page = re.fullmatch(r"[a-z0-9_]+\.md", page)  # whoever can write alerts makes no addresses
+        return {"runbook": f"{self.runbook_url.rstrip('/')}/{page}"} if self.runbook_url and is_page else {}
 
 
 def return_id(story: str) -> str:
@@ -152,6 +153,8 @@ def _lines(story: Story, kind: Kind, now_ms: int, openings: int) -> list[str]:
         lines.append(f"{alert.features_drifted} features drifted: " + "; ".join(map(_feature, alert.features[:LISTED])))
     if alert.scores:
         lines.append("scores: " + "; ".join(map(_score, alert.scores[:LISTED])))
+    if alert.note:
+        lines.append(one_line(alert.note, REASON_CHARACTERS))
     if not alert.explanations_reliable:
         lines.append("The SAE is out of health: do not trust feature names now.")
     return lines

@@ -76,6 +76,12 @@ class Receiver:
     def ids(self) -> list[str]:
         return [call.webhook_id for call in self.calls]
 
+    def refused_more_than(self, count: int) -> bool:
+        return self.refused > count
+
+    def took_more_than(self, count: int) -> bool:
+        return len(self.calls) > count
+
     def close(self) -> None:
         self.server.shutdown()
         self.server.server_close()

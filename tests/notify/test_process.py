@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
-import msgspec
 import pytest
 from confluent_kafka import Producer
+from msgspec import structs
 
 from stream_interp.kafka.client import producer_config
 from stream_interp.records.alert import Alert, encode_alert
+from stream_interp.records.envelope import read_json
+from stream_interp.records.heartbeat import Heartbeat, encode_heartbeat
 from stream_interp.records.lane import Lane
 from tests.notify.alerts import alert
 from tests.notify.bench import Bench, Receiver, receiver
@@ -29,6 +33,13 @@ def now_alert(number: int, transition: str = "opened", **more: object) -> Alert:
     """Of a lane of its own, now."""
     lane = Lane(model_id=f"m{number}", hook_name="h")
     return alert(transition, f"incident{number}", at_s=time.time() - 1_800_000_000, lane=lane, **more)
+
+
+def heartbeat(process: str, **more: object) -> Heartbeat:
+    now_ms = round(time.time() * 1000)
+    kind = process.partition("-")[0]
+    base = Heartbeat(process_id=process, kind=kind, as_of_ms=now_ms, started_at_ms=now_ms, version="0")  # type: ignore[arg-type]
+    return structs.replace(base, **more)
 
 
 def ready(worker: Worker) -> bool:
@@ -58,3 +69,132 @@ def test_first_notifications_reach_a_webhook_at_once(bench: Bench) -> None:
     print(f"append to receiver: median {found[30]:.3f} s, worst {found[-1]:.3f} s")
     assert len(found) == 60
     assert found[-2] <= 0.5
+
+
+def test_alerts_of_aborted_transactions_are_never_sent(bench: Bench) -> None:
+    aborted, committed, last = now_alert(1), now_alert(2), now_alert(3)
+    with receiver() as hook, bench.worker(bench.sinks(hook)) as worker:
+        until(lambda: ready(worker), worker)
+        sender = Producer(producer_config(bench.kafka, transactional_id=bench.prefix + "t"))
+        sender.init_transactions()
+        for one, end in ((aborted, sender.abort_transaction), (committed, sender.commit_transaction)):
+            sender.begin_transaction()
+            sender.produce(bench.prefix + "interp.alerts", key=b"k", value=encode_alert(one).value)
+            sender.flush()
+            time.sleep(0.5)  # on the log, undecided
+            assert hook.ids == []
+            end()
+        until(lambda: hook.ids == [committed.event_id], worker, 20)
+        sender.begin_transaction()
+        sender.produce(bench.prefix + "interp.alerts", key=b"k", value=encode_alert(last).value)
+        sender.abort_transaction()
+        worker.kill()
+        with bench.worker(bench.sinks(hook), instance="1") as other:
+            until(lambda: ready(other), other)
+            time.sleep(1.0)
+            assert hook.ids == [committed.event_id]
+            assert "stands still" not in other.text
+
+
+def test_killed_five_times_while_the_receiver_is_down_everything_is_delivered(bench: Bench) -> None:
+    sent: list[Alert] = []
+    with receiver() as hook:
+        hook.up = False
+        for life in range(5):
+            with bench.worker(bench.sinks(hook)) as worker:
+                until(lambda: ready(worker), worker)
+                sent += [now_alert(10 * life + number) for number in range(10)]
+                bench.produce("interp.alerts", map(encode_alert, sent[-10:]))
+                until(partial(hook.refused_more_than, hook.refused), worker)
+                time.sleep(random.Random(life).uniform(0.0, 0.5))
+                worker.kill()
+        bench.produce("interp.alerts", [encode_alert(sent_in_between := now_alert(99))])
+        hook.up = True
+        for _ in range(5):  # and killed while it delivers
+            with bench.worker(bench.sinks(hook)) as worker:
+                until(partial(hook.took_more_than, min(50, len(hook.calls))), worker)
+                worker.kill()
+        with bench.worker(bench.sinks(hook)) as worker:
+            expected = {one.event_id for one in [*sent, sent_in_between]}
+            until(lambda: set(hook.ids) >= expected, worker)
+            until(lambda: sum(d.outcome == "delivered" for d in bench.deliveries().values()) >= 51, worker)
+    times = Counter(hook.ids)
+    print(f"{len(expected)} alerts, {len(hook.calls) - len(times)} doubles")
+    assert set(times) == expected  # each double has the id of its first
+    assert all(call.event_ids == [call.webhook_id] for call in hook.calls)
+
+
+def test_a_dead_sink_delays_no_other_and_is_said_to_be_failing(bench: Bench) -> None:
+    with receiver() as dead, receiver() as live:
+        dead.up = False
+        options = {"notify__attempts": "2"}
+        with bench.worker(bench.sinks(dead, live), **options) as worker:
+            until(lambda: ready(worker), worker)
+            sent_s = {}
+            for number in range(20):
+                one = now_alert(number)
+                sent_s[one.event_id] = time.time()
+                bench.produce("interp.alerts", [encode_alert(one)])
+            until(lambda: len(live.calls) >= 20, worker, 20)
+            assert latencies_s(live, sent_s)[-1] < 1.0
+            until(lambda: len(bench.values("interp.dlq")) >= 20, worker)
+            until(lambda: b'"sinks_failing":["hook0"]' in bench.values("interp.heartbeat")[-1], worker, 30)
+            outcomes = Counter((d.sink, d.outcome) for d in bench.deliveries().values())
+            assert outcomes["hook0", "failed"] == 20
+            assert outcomes["hook1", "delivered"] == 20
+            dead.up = True
+            bench.produce("interp.alerts", [encode_alert(now_alert(1, "updated"))])
+            until(lambda: len(dead.calls) == 1, worker, 20)
+            until(lambda: b'"sinks_failing":[]' in bench.values("interp.heartbeat")[-1], worker, 30)
+
+
+def test_a_dead_detector_is_told_and_so_is_its_return(bench: Bench) -> None:
+    options = {"notify__silent_after_s": "6"}
+    with receiver() as hook, bench.worker(bench.sinks(hook), **options) as worker:
+        until(lambda: ready(worker), worker)
+        last = heartbeat("detect-0@host:1")
+        bench.produce("interp.heartbeat", [encode_heartbeat(last), encode_heartbeat(heartbeat("encode-0@host:2"))])
+        until(lambda: len(hook.calls) == 2, worker, 20)
+        titles = {call.body["data"]["title"] for call in hook.calls}
+        assert titles == {"detector silent: detect-0@host:1", "detector silent: encode-0@host:2"}
+        worker.kill()
+        with bench.worker(bench.sinks(hook), instance="1", **options) as other:
+            until(lambda: ready(other), other)
+            bench.produce("interp.heartbeat", [encode_heartbeat(heartbeat("detect-0@host:3"))])
+            until(lambda: len(hook.calls) == 3, other, 20)
+        assert hook.calls[-1].body["data"]["phase"] == "resolved"
+        assert hook.calls[-1].body["data"]["story"] in hook.ids[:2]
+
+
+def test_it_stops_cleanly_and_hands_over_to_the_one_that_waits(bench: Bench) -> None:
+    with receiver() as hook, bench.worker(bench.sinks(hook)) as first, bench.worker(bench.sinks(hook), "1") as second:
+        until(lambda: ready(first) or ready(second), first)
+        bench.produce("interp.alerts", [encode_alert(now_alert(1))])
+        until(lambda: len(hook.calls) == 1, first)
+        leading, waiting = (first, second) if ready(first) else (second, first)
+        assert leading.terminate() == 0
+        bench.produce("interp.alerts", [encode_alert(now_alert(2))])
+        until(lambda: len(hook.calls) == 2, waiting, 40)
+        beats = [read_json(value, Heartbeat) for value in bench.values("interp.heartbeat")]
+        assert any(beat.stopping for beat in beats)
+
+
+def test_the_dead_man_is_called_while_all_is_well(bench: Bench) -> None:
+    with receiver() as hook:
+        sinks = f'[{{"name":"dead-man","type":"deadman","url":"{hook.url}","allow":["127.0.0.1"],"interval_s":0.5}}]'
+        with bench.worker(sinks) as worker:
+            until(lambda: len(hook.calls) >= 3, worker, 40)
+            worker.kill()
+            known = len(hook.calls)
+            time.sleep(1.5)
+            assert len(hook.calls) == known
+
+
+def test_a_second_one_of_the_same_instance_is_refused(bench: Bench) -> None:
+    with receiver() as hook, bench.worker(bench.sinks(hook)) as first:
+        until(lambda: ready(first), first)
+        with bench.worker(bench.sinks(hook)) as second:
+            assert second.process.wait(40) == 2, second.text
+            assert "kafka.instance" in second.text
+        bench.produce("interp.alerts", [encode_alert(now_alert(1))])
+        until(lambda: len(hook.calls) == 1, first, 40)

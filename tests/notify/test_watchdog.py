@@ -1,0 +1,171 @@
+"""Who has fallen silent."""
+
+from __future__ import annotations
+
+from msgspec import structs
+
+from stream_interp.notify.notification import Notification
+from stream_interp.notify.watchdog import PAUSE_MS, Vouched, Watchdog
+from stream_interp.notify.wording import Wording, return_id
+from stream_interp.records.heartbeat import Heartbeat
+from tests.notify.alerts import LANE, START_MS
+
+OWN = "notify-0@host:9"
+AFTER_S = 45
+
+
+class Yard:
+    """A watchdog, our own heartbeat every five seconds, and a clock."""
+
+    def __init__(self, own: bool = True) -> None:
+        self.dog = Watchdog(OWN, START_MS, AFTER_S * 1000, Wording("", "runbooks"))
+        self._own, self._judged_s = own, 0
+
+    def beat(self, process: str, at_s: float, started_s: float = -1000, **more: object) -> None:
+        at_ms = START_MS + round(at_s * 1000)
+        beat = Heartbeat(
+            process_id=process, kind=process.partition("-")[0], as_of_ms=at_ms,  # type: ignore[arg-type]
+            started_at_ms=START_MS + round(started_s * 1000), version="0",
+        )  # fmt: skip
+        self.dog.heard(structs.replace(beat, **more), at_ms)
+
+    def until(self, at_s: int) -> list[tuple[int, Notification]]:
+        """Judges every second."""
+        told = []
+        for second in range(self._judged_s, at_s + 1):
+            if self._own and second % 5 == 0:
+                self.beat(OWN, second)
+            told += [(second, n) for n in self.dog.judge(START_MS + second * 1000)]
+        self._judged_s = at_s + 1
+        return told
+
+
+def titles(told: list[tuple[int, Notification]]) -> list[str]:
+    return [n.title for _, n in told]
+
+
+def test_a_death_is_told_within_a_minute_once() -> None:
+    yard = Yard()
+    yard.beat("detect-0@host:1", 10)
+    yard.beat("encode-0@host:2", 200)
+    ((second, told),) = yard.until(150)
+    assert second == 10 + AFTER_S + 1
+    assert (told.title, told.severity, told.phase) == ("detector silent: detect-0@host:1", "critical", "firing")
+    assert told.links == {"runbook": "runbooks/detector_silent.md"}
+    assert told.id == told.story
+
+
+def test_it_is_back_under_another_pid() -> None:
+    yard = Yard()
+    yard.beat("detect-0@host:1", 10)
+    ((_, died),) = yard.until(100)
+    yard.beat("detect-0@host:7", 101, started_s=100)
+    yard.beat("detect-0@host:1", 101)  # a late record of the dead one
+    ((_, back),) = yard.until(110)
+    assert (back.story, back.phase, back.id) == (died.story, "resolved", return_id(died.story))
+    assert "detect-0@host:1" in back.title
+
+
+def test_a_restart_in_time_is_no_news() -> None:
+    yard = Yard()
+    yard.beat("detect-0@host:1", 10)
+    yard.until(40)
+    yard.beat("detect-0@host:2", 41, started_s=40)
+    assert yard.until(80) == []
+
+
+def test_a_crash_beside_living_ones_is_a_warning_that_ends_when_its_work_is_taken_over() -> None:
+    yard = Yard()
+    yard.beat("detect-0@a:1", 0, partitions=["w/0"])
+    for second in range(0, 100, 5):
+        yard.beat("detect-0@b:1", second, partitions=["w/0", "w/1"] if second > 10 else ["w/1"])
+    told = yard.until(60)
+    assert [(n.phase, n.severity) for _, n in told] == [("firing", "warning"), ("resolved", "info")]
+    yard.beat("detect-0@b:1", 61)
+    assert yard.until(100) == []
+
+
+def test_who_said_stopping_is_told_only_if_none_of_its_kind_lives() -> None:
+    yard = Yard()
+    for process in ("detect-0@a:1", "encode-0@a:1"):
+        yard.beat(process, 0, stopping=True)
+    yard.beat("encode-1@a:1", 100)
+    assert titles(yard.until(100)) == ["detector silent: detect-0@a:1"]
+
+
+def test_deaths_from_long_before_our_start() -> None:
+    yard = Yard()
+    yard.beat("encode-0@old:1", -3600)
+    yard.beat("encode-1@host:1", 60)  # lives: the old pod was replaced
+    yard.beat("detect-0@old:1", -7200)
+    yard.beat("detect-0@newer:1", -3600)
+    told = yard.until(100)
+    assert titles(told) == ["detector silent: detect-0@newer:1"]
+    assert told[0][0] > AFTER_S  # all had time to appear
+
+
+def test_deaths_from_just_before_our_start_are_told_in_time() -> None:
+    yard = Yard()
+    yard.beat("detect-0@a:1", -30)
+    ((second, _),) = yard.until(60)
+    assert second == AFTER_S - 30 + 1
+
+
+def test_without_any_detector_the_newest_status_speaks() -> None:
+    yard = Yard()
+    yard.dog.seen(Vouched(LANE, START_MS - 10**8))
+    yard.dog.seen(Vouched(LANE, START_MS - 10**7))
+    ((second, told),) = yard.until(100)
+    assert second == AFTER_S + 1
+    assert LANE.lane_id in told.text
+    yard.beat("detect-0@a:1", 101)
+    assert [n.phase for _, n in yard.until(110)] == ["resolved"]
+
+
+def test_a_fresh_status_is_no_death() -> None:
+    yard = Yard()
+    yard.dog.seen(Vouched(LANE, START_MS + 99_000))
+    assert yard.until(100) == []
+
+
+def test_where_our_own_heartbeat_does_not_come_back_only_that_is_told() -> None:
+    yard = Yard(own=False)
+    yard.beat("detect-0@a:1", 1)
+    yard.beat("encode-0@a:1", 1)
+    told = yard.until(80)
+    assert titles(told) == [f"detector silent: {OWN}"]
+    yard.beat(OWN, 81)
+    yard.beat("detect-0@a:1", 81)
+    yard.beat("encode-0@a:1", 81)
+    assert [n.phase for _, n in yard.until(90)] == ["resolved"]
+
+
+def test_a_machine_that_slept_accuses_nobody() -> None:
+    yard = Yard()
+    yard.beat("detect-0@a:1", 10)
+    yard.until(12)
+    late_ms = START_MS + 12_000 + PAUSE_MS + 600_000
+    assert yard.dog.judge(late_ms) == []
+    assert yard.dog.judge(late_ms + 1_000) == []
+
+
+def test_what_was_told_before_a_restart_is_taken_back_only_on_a_sign_of_life() -> None:
+    first = Yard()
+    first.beat("detect-0@a:1", 10)
+    ((_, died),) = first.until(100)
+    second = Yard()
+    second.dog.resume({died.story: "detect-0@a:1"})
+    second.beat("encode-0@a:1", 30)
+    assert [n for _, n in second.until(40) if n.kind != "silent"] == []
+    second.beat("detect-0@b:1", 41)
+    assert [n.id for _, n in second.until(50)] == [return_id(died.story)]
+
+
+def test_a_rival_is_an_older_process_of_our_slot_that_lives() -> None:
+    yard = Yard()
+    yard.beat("notify-0@host:1", -1, started_s=-100)  # our dead predecessor
+    yard.beat("notify-1@host:2", 5, started_s=-100)
+    yard.beat("notify-0@host:3", 5, started_s=3)  # came after us: it is the one to go
+    assert yard.dog.rival == ""
+    yard.beat("notify-0@host:1", 5, started_s=-100)
+    assert yard.dog.rival == "notify-0@host:1"
