@@ -12,9 +12,12 @@ from stream_interp.cli.configuration import load_settings
 from stream_interp.cli.foreground import foreground
 from stream_interp.cli.options import BootstrapOption, ConfigOption, HttpOption, SetOption, flags
 from stream_interp.cli.output import notice, warn
+from stream_interp.cli.proposals import sink_names
 from stream_interp.errors import UsageError
 
-SinkArgument = Annotated[str, typer.Argument(metavar="SINK", help="Name of an entry of [[notify.sinks]].")]
+SinkArgument = Annotated[
+    str, typer.Argument(metavar="SINK", help="Name of an entry of [[notify.sinks]].", autocompletion=sink_names)
+]
 
 
 def run(

@@ -42,6 +42,7 @@ def test_commands_groups_options_settings_and_models_are_completed(complete) -> 
     assert complete("stream-interp detect --set drift.tol") == ["drift.tolerance="]
     assert complete("stream-interp status ") == ["credit-risk"]
     assert complete("stream-interp completion z") == ["zsh"]
+    assert complete("stream-interp notify test on") == ["on-call"]
 
 
 def test_a_broken_settings_file_proposes_nothing_and_says_nothing(complete, tmp_path: Path) -> None:
