@@ -54,15 +54,16 @@ def pack(
         warn("no checkpoint from before the estimated change was left: the pack begins at the oldest that was")
     if not story.complete:
         warn(f"windows behind offset {story.end} are left out: more than {max_bytes:,} bytes")
+    records, transitions = len(story.records), len(story.alerts)
     report = {
         "schema_version": 1, "incident_id": story.incident_id, "folder": str(out), "root_sha256": made.root_sha256,
-        "windows": made.windows, "transitions": len(story.alerts), "replay": "differs" if made.differences else "same",
+        "records": records, "transitions": transitions, "replay": "differs" if made.differences else "same",
     }  # fmt: skip
     if json:
         emit_json(report)
     else:
         notice(
-            f"packed incident {story.incident_id} into {out}: {made.windows} windows, {len(story.alerts)} transitions; "
+            f"packed incident {story.incident_id} into {out}: {records} records, {transitions} transitions; "
             f"root hash {made.root_sha256} is on {kafka.topic_prefix}interp.control. Read {out / 'report.html'}"
         )
     if made.differences:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 220, 48, 8, 12, 20
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 232, 48, 8, 12, 32
 MAX_BUCKETS = 240
 _TICKS = 4
 Value = float | None

@@ -145,7 +145,7 @@ def _controls(
     baselines = [c for c in own if c.manifest.kind == "baseline" and c.manifest.version in named]
     shapes = {read_baseline(c)[0].projector_version for c in baselines}
     projectors = [c for c in own if c.manifest.kind == "projector" and c.manifest.version in shapes]
-    orders = [c for c in own if c.manifest.kind in _ORDERS and c.manifest.version >= since_ms]
+    orders = [c for c in own if c.manifest.kind in _ORDERS and c.manifest.version >= since_ms - _ROOM_MS]
     return (*projectors, *baselines), tuple(c for c in orders if _incident_of(c) in ("", last.incident_id))
 
 

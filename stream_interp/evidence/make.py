@@ -21,7 +21,6 @@ class Made(NamedTuple):
     """A pack that lies in its folder, its root hash published."""
 
     root_sha256: str
-    windows: int
     differences: list[Difference]
 
 
@@ -47,7 +46,7 @@ def make_pack(
     report = render(story, card, path, differences)
     root = seal(folder, story.incident_id, story.lane, files_of(story, card, report))
     publish_root(kafka, story.lane, story.incident_id, root, made_at_ms, author, reason)
-    return Made(root, len(path), differences)
+    return Made(root, differences)
 
 
 def replayed(story: Story) -> tuple[list[Alert], list[Point]]:

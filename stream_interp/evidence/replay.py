@@ -34,10 +34,14 @@ def replay(story: Story) -> Iterator[Replayed]:
     """The lane after every record of the story.
 
     Raises:
-        IntegrityError: the checkpoint cannot be read.
+        IntegrityError: the checkpoint cannot be read, or is another lane's.
     """
     manifest = story.checkpoint.manifest
     state = load_state(story.checkpoint.body)
+    if state.lane != manifest.lane:
+        raise IntegrityError(
+            "the checkpoint's state is of another lane than its manifest says; the pack was put together"
+        )
     number, done = manifest.covered.partition, manifest.covered.offset
     partition = WindowsPartition(number, [state], manifest.read_from, done, state.settings)
     baselines = {(c.manifest.version, c.manifest.sha256): c for c in story.controls if c.manifest.kind == "baseline"}
@@ -48,7 +52,7 @@ def replay(story: Story) -> Iterator[Replayed]:
     for record in story.records:
         told = Told()
         partition.take(record, find, told)
-        yield Replayed(record, told, partition.lanes[manifest.lane.lane_id])
+        yield Replayed(record, told, partition.lanes[state.lane.lane_id])
 
 
 def compare(recorded: Sequence[Alert], replayed: Sequence[Alert]) -> list[Difference]:

@@ -20,7 +20,7 @@ from stream_interp.records.alert import Alert, FeatureDrift
 from stream_interp.records.envelope import rfc3339
 from stream_interp.records.text import inert
 
-LIMIT = 200  # characters of a name or reason
+LIMIT = 120  # characters of a name or reason
 _INTERVAL_ALPHA = 0.025  # a side
 
 CAUSES = {
@@ -56,7 +56,7 @@ def render(story: Story, card: Card, path: Sequence[Point], differences: Sequenc
     strongest = strongest_of(story.transitions)
     return template.render(
         story=story, card=card, last=story.transitions[-1] if story.transitions else None, strongest=strongest,
-        rows=[_row(f) for f in strongest.features] if strongest else [], cause=CAUSES, when=rfc3339, log10=_log10,
+        rows=[_row(f) for f in strongest.features] if strongest else [], cause=CAUSES, when=_when, log10=_log10,
         evidence_chart=_evidence_chart(path, story.transitions), health_charts=_health_charts(path),
         coverage=_coverage(story), differences=differences, windows=len(path),
     )  # fmt: skip
@@ -116,6 +116,14 @@ def _coverage(story: Story) -> dict[str, int]:
         for reason, count in cut.not_counted.items():
             total[reason] = total.get(reason, 0) + count
     return total
+
+
+def _when(epoch_ms: int) -> str:
+    """A time that others wrote, even where no calendar holds it."""
+    try:
+        return rfc3339(epoch_ms)
+    except (OverflowError, OSError, ValueError):
+        return f"{epoch_ms} ms"
 
 
 def _log10(value: float) -> str:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -164,9 +165,10 @@ def test_relearnt_on_the_way_still_open_too_large_and_then_expired(
     bench: Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bench.options["checkpoint.interval_s"] = "1000"  # only a lane's first checkpoint, and one at the end
+    order = Order(kind="relearn", lane=LANE, version=time.time_ns() // 1_000_000)
     before, again, rng = Driver(), Driver(), np.random.default_rng(2)
     before.learn(rng)
-    again.offset = before.offset
+    again.offset, again.state = before.offset, replace(again.state, relearned=order.version)
     again.learn(rng)
     again.feed(requests(rng, 80))
     again.feed(requests(rng, 80, shift=1.5))
@@ -176,7 +178,6 @@ def test_relearnt_on_the_way_still_open_too_large_and_then_expired(
         until(lambda: generations(bench)[0] >= 0, worker)
         bench.produce("interp.windows", window_records(before.windows[1:]))
         until(lambda: bench.statuses().get("h") and bench.statuses()["h"].state == "ok", worker)
-        order = Order(kind="relearn", lane=LANE, version=time.time_ns() // 1_000_000)
         publish_controls(bench.kafka, [make_order(order, "ann", "new product")])
         until(lambda: bench.markers() and bench.statuses()["h"].state == "learning", worker)
         bench.produce("interp.windows", window_records(again.windows))
@@ -201,8 +202,8 @@ def test_relearnt_on_the_way_still_open_too_large_and_then_expired(
     capsys.readouterr()
     assert cli(bench, "evidence", "nobody", "--out", bench.folder / "x") == 2
     assert incident in " ".join(capsys.readouterr().err.split())
-    with bench.worker() as worker:  # a checkpoint that needs none of the first windows
-        until(lambda: "1 lanes restored" in worker.text, worker)
+    with bench.worker(checkpoint__interval_s="0.5") as worker:  # one that needs none of the first windows
+        until(lambda: generations(bench)[0] >= 1, worker)
         assert worker.terminate() == 0
     partition = opened(bench)[0].position.partition
     bench.forget("interp.windows", bench.windows_log()[-1].offset, partition)
@@ -211,7 +212,7 @@ def test_relearnt_on_the_way_still_open_too_large_and_then_expired(
     with bench.worker() as worker:
         until(lambda: "1 lanes restored" in worker.text, worker)
         bench.produce("interp.windows", window_records(again.windows[-1:]))
-        time.sleep(1)
+        until(lambda: bench.statuses()["h"].position.offset >= bench.windows_log()[-1].offset, worker)
         assert worker.terminate() == 0
     assert cli(bench, "evidence", incident, "--out", bench.folder / "z") == 6
     assert "no checkpoint to replay it from" in " ".join(capsys.readouterr().err.split())
