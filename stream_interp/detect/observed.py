@@ -51,7 +51,7 @@ class Shown:
             self.statuses.pop(lane_id, None)
 
     def snapshot(
-        self, counters: Mapping[str, int], of_input: Iterable[Reading], *, assigned: bool, restored: bool
+        self, counters: Mapping[str, int], further: Iterable[Reading], *, assigned: bool, restored: bool
     ) -> Snapshot:
         """For the board."""
         holds = {ASSIGNMENT_RECEIVED: assigned, STATE_RESTORED: assigned and restored}
@@ -62,7 +62,7 @@ class Shown:
                 *(Reading(metric, counters.get(name, 0)) for name, metric in _COUNTERS.items()),
                 *(Reading("alerts", n, labels) for labels, n in self.alerts.items()),
                 *saved,
-                *of_input,
+                *further,
             ),
             statuses=tuple(self.statuses.values()),
         )

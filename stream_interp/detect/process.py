@@ -38,6 +38,7 @@ from stream_interp.kafka.produce import require_topic
 from stream_interp.kafka.read import read_topic_to_end
 from stream_interp.kafka.transactions import CommittedOffset, TransactionAborted, Transactions
 from stream_interp.observe.board import Board, Snapshot, input_readings
+from stream_interp.observe.stopwatch import Stopwatch
 from stream_interp.records.annotation import Annotation
 from stream_interp.records.checkpoint import is_part_of_copy
 from stream_interp.records.consumed import Consumed
@@ -77,7 +78,7 @@ class Detect:
     """
 
     def __init__(self, settings: Settings, say: Callable[[str], None], board: Board | None = None) -> None:
-        self._board, self._shown = board or detect_board(), Shown()
+        self._board, self._shown, self._watch = board or detect_board(), Shown(), Stopwatch()
         self._settings, self._say, self._started_at_ms = settings, say, _now_ms()
         kafka, self._labels = settings.kafka, read_site_labels(settings.sites, say)
         require_kafka(kafka)
@@ -121,8 +122,9 @@ class Detect:
         """One poll and everything that follows from it."""
         self._follow(self._control.poll())
         records, told = self._reader.poll(POLL_RECORDS, POLL_S), Told()
-        for record in records:
-            self._owned[record.partition].windows.take(record, self._find_baseline, told)
+        with self._watch.timed("tick"):
+            for record in records:
+                self._owned[record.partition].windows.take(record, self._find_baseline, told)
         now_s = time.monotonic()
         for partition, lane_id in told.windows:
             self._owned[partition].watch.saw_window(lane_id, now_s)
@@ -151,7 +153,7 @@ class Detect:
         if not ready:
             return
         try:
-            with self._transactions.open() as transaction:
+            with self._watch.timed("transaction"), self._transactions.open() as transaction:
                 for topic, record, partition in records_of(out, self._operators, self._labels, _now_ms()):
                     transaction.send(topic, record, partition)
                 for p, owned in ready.items():
@@ -295,7 +297,10 @@ class Detect:
     def _observed(self) -> Snapshot:
         return self._shown.snapshot(
             self._counted(),
-            input_readings(self._settings.kafka.topic_prefix + WINDOWS, self._reader.lags()),
+            (
+                *self._watch.readings(),
+                *input_readings(self._settings.kafka.topic_prefix + WINDOWS, self._reader.lags()),
+            ),
             assigned=self._reader.assigned,
             restored=all(owned.windows.caught_up for owned in self._owned.values()),
         )

@@ -35,11 +35,8 @@ def by_reason(metric: str, counts: Iterable[tuple[str, int]]) -> dict[ByReason, 
     return {(metric, reason): n for reason, n in counts}
 
 
-def encode_readings(
-    counters: Mapping[str, int], busy_s: Mapping[str, float], account: Mapping[ByReason, int], sae_bytes: int
-) -> Iterator[Reading]:
+def encode_readings(counters: Mapping[str, int], account: Mapping[ByReason, int], sae_bytes: int) -> Iterator[Reading]:
     """The counters of an ENCODE process, as metrics."""
     yield from (Reading(metric, counters.get(name, 0)) for name, metric in _COUNTERS.items())
-    yield from (Reading("busy_seconds", seconds, (phase,)) for phase, seconds in busy_s.items())
     yield from (Reading(metric, n, (reason,)) for (metric, reason), n in account.items())
     yield Reading("sae_memory_bytes", sae_bytes)

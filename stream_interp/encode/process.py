@@ -11,9 +11,8 @@ import os
 import socket
 import threading
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 from stream_interp.encode.bounds import BATCH_BYTES, memory_bound_bytes, next_poll_records
@@ -35,6 +34,7 @@ from stream_interp.kafka.lookup import read_record
 from stream_interp.kafka.produce import require_topic
 from stream_interp.kafka.transactions import CommittedOffset, Transaction, TransactionAborted, Transactions
 from stream_interp.observe.board import ASSIGNMENT_RECEIVED, Board, Snapshot, input_readings
+from stream_interp.observe.stopwatch import Stopwatch
 from stream_interp.records.consumed import Consumed
 from stream_interp.records.control import ControlReader, Manifest, read_projector
 from stream_interp.records.cut import Cut
@@ -74,7 +74,7 @@ class Encode:
             require_topic(settings.kafka, EXAMPLES)
         self._lanes, self._partitions = Lanes(sites, settings.unknown_sites), dict[int, InputPartition]()
         self._rate, self._poll_records = DeadLetterRate(settings.dlq.max_rate), 64
-        self._counters, self._busy_s = Counter[str](), defaultdict[str, float](float)
+        self._counters, self._watch = Counter[str](), Stopwatch()
         self._control, self._control_reader = TopicFollower(settings.kafka, CONTROL), ControlReader()
         self._follow_control(self._control.to_end())
         self._transactions = Transactions(settings.kafka, "encode")
@@ -102,16 +102,16 @@ class Encode:
     @property
     def busy_s(self) -> dict[str, float]:
         """Seconds spent so far, by phase; `window` is part of `encode`."""
-        return dict(self._busy_s)
+        return dict(self._watch.busy_s)
 
     def _turn(self) -> None:
         """One poll and everything that follows from it."""
         closed = self._follow_control(self._control.poll())
         records = self._reader.poll(self._poll_records, POLL_S)
         polled_s = time.monotonic()
-        with self._timed("decode"):
+        with self._watch.timed("decode"):
             rejected = self._take(records, polled_s, closed)
-        with self._timed("encode"):
+        with self._watch.timed("encode"):
             encode_work([c.cut for c in closed] + [p.cut for p in self._partitions.values()], self._encode, BATCH_BYTES)
         closed += [p.close() for p in self._partitions.values() if p.due <= time.monotonic()]
         self._commit(closed)
@@ -136,7 +136,7 @@ class Encode:
 
     def _encode(self, sae: Encoder | None, batch: list[Work]) -> None:
         stats = encode_batch(sae, [(work.entry.shape, work.request) for work in batch], batch[0].entry.device)
-        with self._timed("window"):
+        with self._watch.timed("window"):
             add_statistics(batch, stats)
         self._counters.update(requests=len(batch), tokens=sum(of_request.tokens for of_request in stats))
 
@@ -146,7 +146,7 @@ class Encode:
             return
         last = {c.cut.partition: c for c in closed}
         try:
-            with self._timed("transaction"), self._transactions.open() as transaction:
+            with self._watch.timed("transaction"), self._transactions.open() as transaction:
                 offsets = {}
                 for c in closed:
                     metadata = self._write(transaction, c, is_last=c is last[c.cut.partition])
@@ -226,7 +226,7 @@ class Encode:
         return [p.close() for p in self._partitions.values() if p.has_window(lane_id)]
 
     def _heartbeat(self) -> Heartbeat:
-        busy_ms = {f"{phase}_ms": round(1000 * s) for phase, s in self._busy_s.items()}
+        busy_ms = {f"{phase}_ms": round(1000 * s) for phase, s in self._watch.busy_s.items()}
         kafka = self._settings.kafka
         return Heartbeat(
             process_id=f"encode-{kafka.instance}@{socket.gethostname()}:{os.getpid()}",
@@ -239,11 +239,11 @@ class Encode:
         )
 
     def _observed(self) -> Snapshot:
-        readings = encode_readings(self._counters, self._busy_s, self._account, self._sae_bytes)
+        readings = encode_readings(self._counters, self._account, self._sae_bytes)
         topic = self._settings.kafka.topic_prefix + ACTIVATIONS
         return Snapshot(
             missing=() if self._reader.assigned else (ASSIGNMENT_RECEIVED,),
-            readings=(*readings, *input_readings(topic, self._reader.lags())),
+            readings=(*readings, *self._watch.readings(), *input_readings(topic, self._reader.lags())),
         )
 
     def _say_limits(self, sites: Sequence[Site]) -> None:
@@ -252,14 +252,6 @@ class Encode:
         n, has_examples = self._reader.count_partitions(), any(site.examples for site in sites)
         bound = memory_bound_bytes(self._settings.request, n, self._sae_bytes, has_examples)
         self._say(f"holds at most {bound:,} bytes of state and buffers with all {n} partitions of {ACTIVATIONS}")
-
-    @contextmanager
-    def _timed(self, phase: str) -> Iterator[None]:
-        before_s = time.monotonic()
-        try:
-            yield
-        finally:
-            self._busy_s[phase] += time.monotonic() - before_s
 
 
 def _now_ms() -> int:

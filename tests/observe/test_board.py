@@ -7,6 +7,7 @@ import pytest
 from stream_interp.observe import board as boards
 from stream_interp.observe.board import Board, Reading, Snapshot, input_readings
 from stream_interp.observe.distributions import Distributions
+from stream_interp.observe.stopwatch import Stopwatch
 
 
 @pytest.fixture
@@ -66,3 +67,12 @@ def test_values_are_counted_by_size_and_what_was_handed_out_stays() -> None:
         ("a",): ((1.0, 2.0), (2, 1, 1), 12.0),
         ("b",): ((1.0, 2.0), (0, 0, 0), 0.0),
     }
+
+
+def test_a_stopwatch_adds_up_by_phase_even_when_the_phase_fails(clock: list[float]) -> None:
+    watch = Stopwatch()
+    for seconds in (1.0, 2.0):
+        with pytest.raises(ValueError, match="x"), watch.timed("tick"):
+            clock[0] += seconds
+            raise ValueError("x")
+    assert watch.readings() == (Reading("busy_seconds", 3.0, ("tick",)),)
