@@ -9,6 +9,7 @@ import pytest
 from stream_interp.cli import main
 from stream_interp.cli.configuration import Loaded, load, values
 from stream_interp.cli.setting_types import TYPES
+from stream_interp.notify.routes import check_names
 from stream_interp.settings import RouteSettings, Settings, SinkSettings, SiteSettings
 
 ENTRIES = {"sites": SiteSettings, "notify.sinks": SinkSettings, "notify.routes": RouteSettings}
@@ -55,6 +56,7 @@ def test_everything_uncommented_still_loads_and_holds_the_defaults(folder: Path)
     assert changed == set()
     assert loaded.settings.kafka.librdkafka["security.protocol"] == "SASL_SSL"
     assert [sink.type for sink in loaded.settings.notify.sinks] == ["console", "webhook"]
+    check_names(loaded.settings.notify)
 
 
 @pytest.mark.parametrize("name", ENTRIES)

@@ -10,6 +10,8 @@ import yaml
 
 from stream_interp.cli.configuration import load
 from stream_interp.kafka.topics import load_topics
+from stream_interp.notify.routes import check_names
+from stream_interp.notify.sinks import SinkTools, make_sink
 from stream_interp.settings import Settings
 from tests.deploy.deployed import MANIFESTS, ROOT, UNITS, address, container, documents, kind, unit, workloads
 from tests.deploy.strimzi import FOLDER, READERS, ROLES, generated
@@ -198,6 +200,12 @@ def test_settings_load_and_name_what_is_mounted(tmp_path: Path) -> None:
     mounts = {mount["mountPath"] for workload in workloads() for mount in container(workload)["volumeMounts"]}
     assert Path(settings.kafka.librdkafka["ssl.ca.location"]).parent.as_posix() in mounts
     assert all(Path("/", *Path(site.sae).parts[1:2]).as_posix() in mounts for site in settings.sites)
+
+
+def test_its_sinks_can_be_made(tmp_path: Path) -> None:
+    notify = _settings(tmp_path).notify
+    check_names(notify)
+    assert [type(make_sink(sink, SinkTools())).__name__.lower() for sink in notify.sinks] == ["alertmanager"]
 
 
 def test_scaling_is_by_the_group_of_encode_and_never_beyond_the_partitions() -> None:
