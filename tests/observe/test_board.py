@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 
 import pytest
 
@@ -72,7 +73,7 @@ def test_values_are_counted_by_size_and_what_was_handed_out_stays() -> None:
 def test_a_stopwatch_adds_up_by_phase_even_when_the_phase_fails(clock: list[float]) -> None:
     watch = Stopwatch()
     for seconds in (1.0, 2.0):
-        with pytest.raises(ValueError, match="x"), watch.timed("tick"):
+        with suppress(ValueError), watch.timed("tick"):
             clock[0] += seconds
-            raise ValueError("x")
+            raise ValueError
     assert watch.readings() == (Reading("busy_seconds", 3.0, ("tick",)),)
