@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from stream_interp.cli.configuration import load_settings
-from stream_interp.cli.interrupts import stopped_by_signals
-from stream_interp.cli.options import BootstrapOption, ConfigOption, SetOption, flags
-from stream_interp.cli.output import notice, warn
-from stream_interp.ui.feed import Feed
+from stream_interp.cli.foreground import foreground
+from stream_interp.cli.options import BootstrapOption, ConfigOption, HttpOption, SetOption, flags
+from stream_interp.observe.http import routes
+from stream_interp.ui.feed import Feed, ui_board
 from stream_interp.ui.replays import Replays, replay_from
 from stream_interp.ui.server import LISTEN, parse_listen, serving
 from stream_interp.ui.web.app import Site, make_app, stale_after_ms
@@ -29,20 +29,18 @@ def ui(
     config: ConfigOption = None,
     sets: SetOption = None,
     bootstrap: BootstrapOption = None,
+    http: HttpOption = None,
 ) -> None:
     """Lanes, incidents and their story on one read-only web page. Stops cleanly on SIGTERM and Ctrl-C."""
-    settings = load_settings(config, flags(sets, bootstrap=bootstrap))
+    settings, board = load_settings(config, flags(sets, bootstrap=bootstrap)), ui_board()
     host, port = parse_listen(listen, allow_remote=allow_remote)
     with (
-        Feed(settings.kafka) as feed,
-        stopped_by_signals() as stop,
+        foreground(settings.log, "ui", http, [board]) as (say, stop),
+        Feed(settings.kafka, board) as feed,
         closing(Replays(replay_from(settings.kafka))) as replays,
     ):
-        site = Site(
-            feed, stale_after_ms(settings.status.interval_s), settings.notify.runbook_url, improve=replays.improve
-        )
-        with serving(make_app(site, server_name or ()), host, port) as url:
-            notice(f"{url}/  read-only; Ctrl-C ends it", style="bold")
-            if allow_remote:
-                warn("other machines can reach this page, and it has no login")
+        stale_ms = stale_after_ms(settings.status.interval_s)
+        site = Site(feed, stale_ms, settings.notify.runbook_url, improve=replays.improve)
+        with serving(make_app(site, server_name or (), routes([board])), host, port) as url:
+            say(f"{url}/ is the page; read-only, no login{'; other machines can reach it' if allow_remote else ''}")
             stop.wait()

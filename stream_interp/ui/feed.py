@@ -9,9 +9,11 @@ from typing import NamedTuple, Self, TypeVar
 
 from stream_interp.errors import DependencyUnreachable
 from stream_interp.kafka.follow import TopicFollower
+from stream_interp.observe.board import Board, Snapshot
 from stream_interp.settings import KafkaSettings
 from stream_interp.ui.model.model import Model
 
+TOPICS_READ = "topics_read"
 _IDLE_S = 0.25
 _AGAIN_S = 5.0
 _END_S = 10.0
@@ -25,19 +27,26 @@ class FeedState(NamedTuple):
     fault: str
 
 
+def ui_board() -> Board:
+    """Of a page that has not begun."""
+    return Board("ui", [TOPICS_READ])
+
+
 class Feed:
     """A model that a thread of its own keeps up to date, from `with` to its end.
 
     Args:
         kafka: how to reach Kafka.
+        board: where it shows how it does; ready once all that was there at the start is read.
 
     Raises:
         DependencyUnreachable: on entering: Kafka does not answer, refuses us, or has no such topics. Later on it is
             `state.fault`, and the thread tries again every five seconds.
     """
 
-    def __init__(self, kafka: KafkaSettings) -> None:
+    def __init__(self, kafka: KafkaSettings, board: Board | None = None) -> None:
         self._kafka, self._model, self._lock = kafka, Model(), threading.Lock()
+        self._board = board or ui_board()
         self._stop, self.caught_up = threading.Event(), threading.Event()
         self._fault = ""
         self._followers: dict[str, TopicFollower] = {}
@@ -69,11 +78,16 @@ class Feed:
                 self._follow(self._followers)
             except DependencyUnreachable as error:
                 self._fault = str(error)
+                self._board.turn(self._describe)
                 self._stop.wait(_AGAIN_S)
             finally:
                 for follower in self._followers.values():
                     follower.close()
                 self._followers = {}
+
+    def _describe(self) -> Snapshot:
+        caught_up, fault = self.state
+        return Snapshot(missing=() if caught_up and not fault else (TOPICS_READ,))
 
     def _open(self) -> dict[str, TopicFollower]:
         followers: dict[str, TopicFollower] = {}
@@ -92,6 +106,7 @@ class Feed:
         if not self.caught_up.is_set():
             self._model = model
         while not self._stop.is_set():
+            self._board.turn(self._describe)
             n_new = sum(self._take(model, topic, follower) for topic, follower in followers.items())
             if model is not self._model or not self.caught_up.is_set():
                 self._catch_up(model, followers)

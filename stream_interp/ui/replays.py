@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from stream_interp.ui.views.incident import IncidentView
 from stream_interp.ui.views.paths import health_of_replay, paths_of_replay
 
 MAX_KEPT = 32  # incidents, the ones looked at longest ago go first
+AGAIN_S = 60.0  # an open incident that somebody looks at is replayed so often
 MAX_WINDOW_BYTES = 128 * 1024 * 1024  # of one replay, in memory while it runs
 BEING_MADE = "it is being computed and comes with the next refresh"
 _BUSY = "another incident is being computed; it comes after that one"
@@ -28,6 +30,7 @@ class _Kept(NamedTuple):
     position: Position  # the incident's last transition then
     points: Sequence[Point]
     why_not: str
+    made_s: float  # monotonic
 
 
 class Replays:
@@ -35,10 +38,11 @@ class Replays:
 
     Args:
         replay: incident id → a point for every window, oldest first; may take long, and may raise StreamInterpError.
+        now_s: monotonic clock.
     """
 
-    def __init__(self, replay: Callable[[str], Sequence[Point]]) -> None:
-        self._replay = replay
+    def __init__(self, replay: Callable[[str], Sequence[Point]], now_s: Callable[[], float] = time.monotonic) -> None:
+        self._replay, self._now_s = replay, now_s
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._running, self._lock = "", threading.Lock()
         self._worker = ThreadPoolExecutor(1, "ui-replay")
@@ -49,8 +53,7 @@ class Replays:
             return view
         with self._lock:
             kept = self._kept.get(view.row.incident_id)
-            if kept is None or kept.position != view.row.position:
-                why = self._begin(view)
+            why = self._begin(view) if kept is None or self._is_old(view, kept) else ""
             if kept is None:
                 return _without(view, why)
             self._kept.move_to_end(view.row.incident_id)
@@ -59,6 +62,10 @@ class Replays:
     def close(self) -> None:
         """Begins nothing more; a replay that runs may end behind it."""
         self._worker.shutdown(wait=False, cancel_futures=True)
+
+    def _is_old(self, view: IncidentView, kept: _Kept) -> bool:
+        goes_on = view.row.open and self._now_s() - kept.made_s > AGAIN_S
+        return goes_on or kept.position != view.row.position
 
     def _begin(self, view: IncidentView) -> str:
         incident_id, position = view.row.incident_id, view.row.position
@@ -78,7 +85,7 @@ class Replays:
             why_not = f"{type(error).__name__}: {error}"
         with self._lock:
             self._running = ""
-            self._kept[incident_id] = _Kept(position, points, why_not)
+            self._kept[incident_id] = _Kept(position, points, why_not, self._now_s())
             self._kept.move_to_end(incident_id)
             if len(self._kept) > MAX_KEPT:
                 self._kept.popitem(last=False)

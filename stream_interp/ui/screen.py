@@ -55,12 +55,13 @@ def _head(view: Fleet, fault: str) -> list[Text]:
     if not view.counts:
         counts.append("no lane yet", "dim")
     silent = sum(row.state == "silent" for row in view.processes)
-    facts = [
-        f"{view.open_total} open, {view.open_unacknowledged} unacknowledged", f"{view.silences} silenced",
-        f"{sum(row.alive for row in view.processes)} processes alive" + (f", {silent} SILENT" if silent else ""),
-    ]  # fmt: skip
+    facts = [f"{view.open_total} open, {view.open_unacknowledged} unacknowledged"]
     if view.sinks_failing:
         facts.append(f"sinks failing: {cut(', '.join(view.sinks_failing), 40)}")
+    facts.append(
+        f"{sum(row.alive for row in view.processes)} processes alive" + (f", {silent} SILENT" if silent else "")
+    )
+    facts.append(f"{view.silences} silenced")
     second = Text(" · ".join(facts), no_wrap=True, overflow="ellipsis")
     third = Text(f"not current: {cut(fault)}" if fault else "", "bold red", no_wrap=True, overflow="ellipsis")
     return [counts, second, third]
@@ -78,11 +79,9 @@ def _incident(row: IncidentRow, now_ms: int) -> Text:
     since = age((now_ms - (row.opened_at_ms if row.opened_at_ms is not None else row.at_ms)) / 1000)
     who = f"acknowledged by {cut(row.ack.author, 24)}" if row.ack else "nobody has acknowledged it"
     line = Text(f"{MARKS.get(state, '?')} ", STYLES.get(state, ""), no_wrap=True)
-    line.append(cut(row.cause.replace("_", " "), 20))
+    line.append(f"{cut(row.cause.replace('_', ' '), 20)} {cut(row.incident_id, 16)}")
     line.append(f" {cut(row.lane.model_id, 24)}/{cut(row.lane.hook_name, 24)}", "not bold default")
-    line.append(
-        f" {since}, {number(row.features_drifted)} features, {who} ({cut(row.incident_id, 16)})", "not bold default"
-    )
+    line.append(f" {since}, {number(row.features_drifted)} features, {who}", "not bold default")
     return line
 
 

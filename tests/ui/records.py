@@ -75,7 +75,8 @@ def status(of: Lane, state: str = "ok", age_s: float = 2.0, **fields: object) ->
         "requests": 48_211, "closed_at_ms": NOW_MS - 4_000, "position": Position(partition=1, offset=900),
         "sequence": 3, "lag_age_s": 0.3,
         "coverage": Coverage(requests_counted=48_211, requests_seen=48_590,
-                             reasons={"incomplete": 79, "too_short": 300}, features_armed=3_991, features_not_covered=617),
+                             reasons={"incomplete": 79, "too_short": 300}, features_armed=3_991,
+                             features_not_covered=617),
         "health": Health(explained_variance=0.812, explained_variance_baseline=0.823, l0=41.3, l0_baseline=40.9,
                          norm=171.2, norm_baseline=170.4, massive_share=0.0004, massive_share_baseline=0.0004),
         "baseline": BaselineCard(version=NOW_MS - 9_000_000, requests=N_BASELINE, tokens=182_133, provisional=False),
@@ -180,10 +181,10 @@ def cut(partition: int, a: int, b: int, of: Lane, **fields: object) -> Cut:
 
 
 def beat(process_id: str, kind: str, age_s: float = 2.0, **fields: object) -> Heartbeat:
+    given = {"partitions": [f"interp.windows/{k}" for k in range(4)], "counters": {"records": 48_590, "alerts": 3}}
     return Heartbeat(
         process_id=process_id, kind=kind, as_of_ms=NOW_MS - round(age_s * 1000), started_at_ms=NOW_MS - 7_200_000,
-        version="0.1.0",
-        **{"partitions": [f"interp.windows/{k}" for k in range(4)], "counters": {"records": 48_590, "alerts": 3}, **fields},
+        version="0.1.0", **{**given, **fields},
     )  # type: ignore[arg-type]  # fmt: skip
 
 

@@ -15,16 +15,14 @@ class Curve(Generic[Point]):
     def __init__(self) -> None:
         self._kept: list[Point] = []
         self._newest: Point | None = None
-        self._stride, self._skipped = 1, 0
+        self._stride, self._seen = 1, 0
 
     def add(self, point: Point) -> None:
         """A point later than all before."""
         self._newest = point
-        self._skipped += 1
-        if self._skipped < self._stride and self._kept:
-            return
-        self._kept.append(point)
-        self._skipped = 0
+        if self._seen % self._stride == 0:
+            self._kept.append(point)
+        self._seen += 1
         if len(self._kept) >= MAX_POINTS:
             self._kept, self._stride = self._kept[::2], 2 * self._stride
 

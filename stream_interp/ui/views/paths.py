@@ -21,7 +21,7 @@ Source = Literal["transitions", "replay"]
 
 
 class Path(Struct, frozen=True, kw_only=True):
-    """One test. `points` are (Unix epoch ms, log10 of statistic over threshold): it alarms at 0."""
+    """One test. `points` are (request of the lane, log10 of statistic over threshold): it alarms at 0."""
 
     name: str
     points: list[tuple[int, float]]
@@ -40,7 +40,7 @@ def paths_of_transitions(transitions: Sequence[Alert]) -> Paths:
     points: dict[str, dict[int, float]] = {}
     for alert in transitions:
         for name, log_e, log_threshold in _statistics(alert):
-            points.setdefault(name, {})[alert.at_ms] = (log_e - log_threshold) / math.log(10)
+            points.setdefault(name, {})[alert.request] = (log_e - log_threshold) / math.log(10)
     series = [Path(name=name, points=sorted(held.items())) for name, held in points.items()]
     series.sort(key=lambda path: -max(value for _, value in path.points))
     return Paths(source="transitions", why="", series=series[:MAX_SERIES])
@@ -74,7 +74,7 @@ def _relative(points: Sequence[Point], name: str) -> list[tuple[int, float]]:
         log_a, log_e = point.log_threshold.get(name), point.log_e.get(name)
         if log_a is not None:
             value = FLOOR_LOG10 if log_e is None else max(FLOOR_LOG10, (log_e - log_a) / math.log(10))
-            drawn.append((point.closed_at_ms, value))
+            drawn.append((point.request, value))
     return drawn
 
 

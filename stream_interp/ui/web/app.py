@@ -85,7 +85,7 @@ def _pages(site: Site) -> list[Route]:
             m, now, _word(r, "lane"), _word(r, "open") == "1", _page(r)))),
         "/lanes/{lane_id}": ("lane.html", lambda r: site.ask(
             lambda m, now: lane_view(m, r.path_params["lane_id"], now, _page(r)))),
-        "/incidents/{incident_id}": ("incident.html", lambda r: _incident(site, r)),
+        "/incidents/{incident_id:path}": ("incident.html", lambda r: _incident(site, r)),
         "/baselines": ("baselines.html", lambda r: site.ask(
             lambda m, now: baselines(m, now, _word(r, "lane"), _page(r)))),
         "/cuts": ("cuts.html", lambda r: site.ask(lambda m, now: cuts_account(m, now, _page(r)))),

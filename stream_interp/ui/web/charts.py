@@ -12,6 +12,7 @@ from stream_interp.ui.views.lane import Signal
 from stream_interp.ui.views.paths import CRITICAL_LOG10, Path
 
 WIDTH = 1_000  # the plot is stretched to its column; heights are pixels
+DRAWN_LOG10 = (-4.0, 6.0)
 _X_TICKS, _Y_TICKS, _MARKED = 4, 4, 12
 
 
@@ -43,47 +44,74 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class Moment:
+    """A vertical line with a meaning."""
+
+    x: float
+    text: str
+    kind: str
+
+
+@dataclass(frozen=True)
 class Chart:
-    """All of a chart; y grows downwards. `times` are written under it, evenly spread."""
+    """All of a chart; y grows downwards. `below` is written under it, evenly spread."""
 
     width: int
     height: int
     lines: tuple[Line, ...]
     rules: tuple[Rule, ...]
+    moments: tuple[Moment, ...]
     ticks: tuple[Tick, ...]
-    times: tuple[str, ...]
+    below: tuple[str, ...]
 
 
-Series = Sequence[tuple[str, Sequence[tuple[int, float]]]]
+Points = Sequence[tuple[int, float]]
 
 
-def evidence_chart(paths: Sequence[Path], height: int = 220) -> Chart | None:
-    """log10 of statistic over threshold, over time; alarms at 0. None without a point."""
-    rules = [(0.0, "alarm", "threshold"), (CRITICAL_LOG10, "critical", "critical")]
-    return _chart([(path.name, path.points) for path in paths], rules, height, _X_TICKS, power=True)
+def evidence_chart(paths: Sequence[Path], change: int | None, opened: int, height: int = 230) -> Chart | None:
+    """log10 of statistic over threshold, request by request; alarms at 0. None without a point.
+
+    Args:
+        paths: of the tests; what lies beyond DRAWN_LOG10 is drawn at its edge.
+        change: request at which the change began, by estimate.
+        opened: request at which the incident opened.
+        height: pixels.
+    """
+    low, high = DRAWN_LOG10
+    series = [(path.name, [(at, min(max(v, low), high)) for at, v in path.points]) for path in paths]
+    if not any(points for _, points in series):
+        return None
+    moments = [(opened, "opened", "opened")] + ([] if change is None else [(change, "change began", "change")])
+    x = _Scale([*(at for _, points in series for at, _ in points), *(at for at, _, _ in moments)], 0, WIDTH)
+    y = _Scale([*(v for _, points in series for _, v in points), 0.0, CRITICAL_LOG10], height - 6, 8)
+    step = y.nice_step(_Y_TICKS, whole=True)
+    return Chart(
+        width=WIDTH, height=height, lines=tuple(_line(k, *held, x, y) for k, held in enumerate(series)),
+        rules=(_rule(y, 0.0, "alarm", "threshold"), _rule(y, CRITICAL_LOG10, "critical", "critical")),
+        moments=tuple(Moment(round(x.at(at), 1), text, kind) for at, text, kind in moments),
+        ticks=tuple(Tick(round(y.at(v), 1), _power(v)) for v in y.multiples(step)),
+        below=tuple(f"{round(value):,}" for value in x.spread(_X_TICKS)),
+    )  # fmt: skip
 
 
 def health_chart(signal: Signal, height: int = 110) -> Chart | None:
     """One health signal over time beside its baseline. None without a point."""
-    rules = [] if signal.baseline is None else [(signal.baseline, "base", "baseline")]
-    return _chart([(signal.title, signal.points)], rules, height, 2)
-
-
-def _chart(
-    series: Series, rules: Sequence[tuple[float, str, str]], height: int, x_ticks: int, *, power: bool = False
-) -> Chart | None:
-    points = [point for _, held in series for point in held]
-    if not points:
+    if not signal.points:
         return None
-    x = _Scale([at for at, _ in points], 0, WIDTH, least=60_000.0)
-    y = _Scale([*(value for _, value in points), *(value for value, _, _ in rules)], height - 6, 8)
-    step = y.nice_step(_Y_TICKS, whole=power)
+    known = [] if signal.baseline is None else [signal.baseline]
+    x = _Scale([at for at, _ in signal.points], 0, WIDTH, least=2_000.0)
+    y = _Scale([*(v for _, v in signal.points), *known], height - 6, 8)
+    step = y.nice_step(_Y_TICKS, whole=False)
     return Chart(
-        width=WIDTH, height=height, lines=tuple(_line(k, name, held, x, y) for k, (name, held) in enumerate(series)),
-        rules=tuple(Rule(round(y.at(value), 1), text, kind) for value, text, kind in rules),
-        ticks=tuple(Tick(round(y.at(v), 1), _power(v) if power else _decimal(v, step)) for v in y.multiples(step)),
-        times=tuple(instant(round(x.low + (x.high - x.low) * (k + 0.5) / x_ticks))[11:] for k in range(x_ticks)),
+        width=WIDTH, height=height, lines=(_line(0, signal.title, signal.points, x, y),),
+        rules=tuple(_rule(y, value, "base", "baseline") for value in known), moments=(),
+        ticks=tuple(Tick(round(y.at(v), 1), _decimal(v, step)) for v in y.multiples(step)),
+        below=tuple(instant(round(value))[11:] for value in x.spread(2)),
     )  # fmt: skip
+
+
+def _rule(y: _Scale, value: float, text: str, kind: str) -> Rule:
+    return Rule(round(y.at(value), 1), text, kind)
 
 
 def _power(exponent: float) -> str:
@@ -95,7 +123,7 @@ def _decimal(value: float, step: float) -> str:
     return f"{value:,.{digits}f}" if digits < 5 else f"{value:.1e}"
 
 
-def _line(k: int, name: str, points: Sequence[tuple[int, float]], x: _Scale, y: _Scale) -> Line:
+def _line(k: int, name: str, points: Points, x: _Scale, y: _Scale) -> Line:
     placed = [f"{round(x.at(at), 1):g} {round(y.at(value), 1):g}" for at, value in points]
     dots = "".join(f"M{place}h0" for place in (placed if len(placed) <= _MARKED else placed[-1:]))
     return Line(name, "M" + "L".join(placed) if len(placed) > 1 else "", dots, k)
@@ -108,12 +136,16 @@ class _Scale:
         held = list(values)
         self.low, self.high = min(held), max(held)
         if self.high - self.low <= least:
-            middle, half = (self.low + self.high) / 2, max(least, abs(self.high) * 0.1, 1e-9) / 2
+            middle, half = (self.low + self.high) / 2, least or abs(self.high) * 0.1 or 0.01
             self.low, self.high = middle - half, middle + half
         self._start, self._end = start, end
 
     def at(self, value: float) -> float:
         return self._start + (value - self.low) / (self.high - self.low) * (self._end - self._start)
+
+    def spread(self, count: int) -> list[float]:
+        """The middles of so many equal parts."""
+        return [self.low + (self.high - self.low) * (k + 0.5) / count for k in range(count)]
 
     def nice_step(self, count: int, *, whole: bool) -> float:
         """1, 2 or 5 times a power of ten, so that about `count` fit; with `whole` a whole number."""

@@ -16,6 +16,7 @@ from stream_interp.ui.web import charts
 
 STATIC = {"ui.css": "text/css; charset=utf-8", "ui.js": "text/javascript; charset=utf-8", "icon.svg": "image/svg+xml"}
 
+_PAGE = re.compile(r"[A-Za-z0-9_-]{1,64}\.(md|html)")
 _SEPARATORS = frozenset("._/-")
 _PARTS = re.compile(r"([._/-])")
 
@@ -47,6 +48,12 @@ def breakable(name: str) -> Markup:
     return Markup("").join(part + Markup("<wbr>") if part in _SEPARATORS else part for part in _PARTS.split(safe))
 
 
+def runbook_of(folder: str, named: str, cause: str) -> str:
+    """Where the runbook of an incident is: the page it names in the operator's folder, or that of its cause."""
+    page = next((page for page in (named, f"{cause}.md") if _PAGE.fullmatch(page)), "")
+    return f"{folder.rstrip('/')}/{page}"
+
+
 @cache
 def _environment() -> Environment:
     made = Environment(
@@ -57,7 +64,8 @@ def _environment() -> Environment:
         age=text.age, instant=text.instant, number=text.number, percent=text.percent, cut=text.cut, breakable=breakable
     )
     made.globals.update(
-        static_url=static_url, evidence_chart=charts.evidence_chart, health_chart=charts.health_chart,
+        static_url=static_url, runbook_of=runbook_of,
+        evidence_chart=charts.evidence_chart, health_chart=charts.health_chart,
         whiskers=charts.whiskers, axis_top=charts.axis_top, whisker_width=charts.WHISKER_WIDTH,
     )  # fmt: skip
     return made

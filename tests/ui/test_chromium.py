@@ -1,0 +1,148 @@
+"""The page as people see it: headless Chromium, axe-core, both colour schemes, both widths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from msgspec import structs
+from playwright.sync_api import Browser, Page
+
+from stream_interp.records.status import encode_status
+from stream_interp.ui.model.model import Model
+from stream_interp.ui.server import serving
+from stream_interp.ui.web.app import Site, make_app
+from tests.ui.records import NOW_MS, StillSource, feed, incident_id, lane, status
+from tests.ui.test_app import ALL, hostile_page
+
+__all__ = ["hostile_page"]
+
+FIRST_VIEW_MS = 1_000
+FIRST_VIEW_BYTES = 200_000
+SERIOUS = {"serious", "critical"}
+
+
+class Heard:
+    """What a page complained about."""
+
+    def __init__(self, page: Page) -> None:
+        self.complaints: list[str] = []
+        page.on("console", lambda message: self.complaints.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
+        page.on("dialog", lambda dialog: (self.complaints.append("dialog"), dialog.dismiss()))
+        page.on("requestfailed", lambda request: self.complaints.append(f"failed: {request.url}"))
+
+
+@pytest.fixture
+def page(chromium: Browser) -> Iterator[Page]:
+    context = chromium.new_context(viewport={"width": 1280, "height": 900})
+    yield context.new_page()
+    context.close()
+
+
+def findings(page: Page) -> list[str]:
+    return [
+        f"{v['impact']} {v['id']}: {[n['html'][:160] for n in v['nodes'][:3]]}"
+        for v in Axe().run(page).response["violations"]
+        if v["impact"] in SERIOUS
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_no_complaint_no_serious_finding_no_sideways_scrolling(
+    chromium: Browser, big_page: str, width: int, scheme: str
+) -> None:
+    context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
+    page = context.new_page()
+    heard = Heard(page)
+    for path in ALL:
+        page.goto(big_page + path)
+        assert findings(page) == [], path
+        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, path
+        assert page.locator("h1").count() == 1
+    assert heard.complaints == []
+    context.close()
+
+
+def test_the_first_view_of_50_lanes_with_200_incidents_each(page: Page, big_page: str) -> None:
+    sizes: list[int] = []
+    page.on("response", lambda response: sizes.append(len(response.body())))
+    page.goto(big_page)
+    load_ms = page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd")
+    paint_ms = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+    assert page.locator("table.lanes tbody tr").count() == 50
+    assert sum(sizes) <= FIRST_VIEW_BYTES
+    assert load_ms <= FIRST_VIEW_MS
+    assert paint_ms <= FIRST_VIEW_MS
+
+
+def test_hostile_names_run_nothing_and_break_no_layout(page: Page, hostile_page: tuple[str, list[str]]) -> None:
+    url, paths = hostile_page
+    heard = Heard(page)
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        for path in paths:
+            page.goto(url + path)
+            assert page.locator("img").count() == 0
+            assert page.locator("script:not([src])").count() == 0
+            assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, (path, width)
+    assert heard.complaints == []
+
+
+def test_it_works_without_javascript(chromium: Browser, big_page: str) -> None:
+    context = chromium.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(big_page)
+    page.get_by_role("searchbox").fill("kyc blocks.7")
+    page.get_by_role("button", name="Find").click()
+    assert page.locator("table.lanes tbody tr").count() == 1
+    page.get_by_role("link", name="kyc-screening / blocks.7.resid_post").click()
+    assert page.get_by_role("heading", level=1).inner_text() == "kyc-screening / blocks.7.resid_post"
+    page.locator("table.incidents tbody a").first.click()
+    assert "/incidents/" in page.url
+    assert page.get_by_role("heading", name="Features, by effect size").is_visible()
+    assert not page.get_by_role("button", name="live").is_visible()
+    context.close()
+
+
+def test_by_keyboard_alone(page: Page, big_page: str) -> None:
+    page.goto(big_page)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to content"
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert outline == "solid"
+    assert page.evaluate("document.activeElement.closest('main') !== null")
+
+
+def test_it_follows_by_itself_and_keeps_the_focus(page: Page) -> None:
+    model = Model()
+    feed(model, "interp.status", encode_status(status(lane())))
+    source = StillSource(model)
+    site = Site(source, 15_000, now_ms=lambda: NOW_MS)
+    page.clock.install()
+    with serving(make_app(site), "127.0.0.1", 0) as url:
+        page.goto(url)
+        assert page.locator("h1").inner_text() == "1 ok"
+        page.locator("table.lanes a.name").focus()
+        worse = structs.replace(status(lane()), state="critical", sequence=9)
+        source.ask(lambda held: feed(held, "interp.status", encode_status(worse)))
+        page.clock.run_for(6_000)
+        page.wait_for_function("document.querySelector('h1').textContent.includes('critical')")
+        assert "critical" in page.title()
+        assert page.get_by_role("status").inner_text() == page.title()  # told to a screen reader
+        assert page.evaluate("document.activeElement.className") == "name"
+
+
+def test_commands_can_be_copied(chromium: Browser, big_page: str) -> None:
+    context = chromium.new_context(permissions=["clipboard-read", "clipboard-write"])
+    page = context.new_page()
+    incident = incident_id(lane(), 200)
+    page.goto(f"{big_page}/incidents/{incident}")
+    page.get_by_role("button", name="copy the command to keep the evidence").click()
+    assert page.evaluate("navigator.clipboard.readText()") == f"stream-interp evidence {incident} --out ./evidence"
+    context.close()
