@@ -26,7 +26,7 @@ Pack = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of an evidence
 
 
 def pack(
-    incident: Annotated[str, typer.Argument(help="Id of the incident, or its beginning.")],
+    incident: Annotated[str, typer.Argument(help="The incident's id, the beginning of it, or `latest`.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="New folder for the pack.")],
     author: AuthorOption = None,
     reason: Annotated[str, typer.Option("--reason", help="What it is for, for those who read it later.")] = "",
