@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
+from typing import Literal
 
 from stream_interp.notify.backoff import wait_s
 from stream_interp.notify.desk import Send
@@ -23,6 +24,7 @@ QUEUE = 100  # notifications; what has no room waits at the desk
 AT_ONCE = 4  # stories: one that is tried again and again does not hold up the others
 _GRACE_S = 5.0  # beyond the sink's own timeout
 
+Outcome = Literal["delivered", "failed"]
 OnDone = Callable[[Notification, bool, int], None]
 
 
@@ -142,10 +144,10 @@ class Delivering:
         await self._record(notification, "failed", tries, at_ms, error)
         self._on_done(notification, False, at_ms)
 
-    async def _record(self, notification: Notification, outcome: str, tries: int, at_ms: int, detail: str) -> None:
+    async def _record(self, notification: Notification, outcome: Outcome, tries: int, at_ms: int, detail: str) -> None:
         await self._ledger.record(
             Delivery(
-                sink=self.name, event_id=event_id, outcome="delivered" if outcome == "delivered" else "failed",
+                sink=self.name, event_id=event_id, outcome=outcome,
                 attempts=tries, at_ms=at_ms, detail=detail, incident_id=notification.story,
             )
             for event_id in notification.event_ids or [notification.id]

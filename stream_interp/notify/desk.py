@@ -22,6 +22,7 @@ from typing import NamedTuple
 from stream_interp.notify.flapping import Flaps
 from stream_interp.notify.notification import Kind, Notification
 from stream_interp.notify.silences import Silences
+from stream_interp.notify.sinks.text import one_line
 from stream_interp.notify.story import FIRING, Event, Place, Story
 from stream_interp.notify.wording import Wording
 from stream_interp.records.alert import Said
@@ -29,6 +30,7 @@ from stream_interp.records.delivery import Delivery
 from stream_interp.settings import NotifySettings
 
 FLAPPING = "flapping"
+DETAIL_CHARACTERS = 300
 
 
 class Send(NamedTuple):
@@ -55,7 +57,7 @@ class Told:
     recorded: set[str] = field(default_factory=set)  # of those waiting: recorded as held back
     told_ms: int = 0  # of the last notification, also of one that was given up; 0: none yet
     firing: bool = False  # what it said
-    under_way: list[str] = field(default_factory=list)  # stories of one digest end together
+    under_way: bool = False  # a notification of it is with the sink
 
 
 class Desk:
@@ -124,7 +126,7 @@ class Desk:
     def done(self, notification: Notification, delivered: bool, now_ms: int) -> None:
         """The outcome of one that was sent or given up."""
         for told in self._under_way.pop(notification.id, []):
-            told.told_ms, told.under_way = now_ms, []
+            told.told_ms, told.under_way = now_ms, False
             told.firing = delivered and notification.phase != "resolved" and notification.kind != "digest"
             self._drop_if_over(told)
 
@@ -133,7 +135,7 @@ class Desk:
         if told.under_way:
             return None
         if silence := self._silenced(told, now_ms):
-            return self._hold(told, f"silenced by {silence.author}: {silence.reason}")
+            return self._hold(told, one_line(f"silenced by {silence.author}: {silence.reason}", DETAIL_CHARACTERS))
         flapping, kind = self._flaps.is_flapping(*story.flap_key, now_ms), _kind(told)
         if not flapping:
             self._flapping_told.discard(story.flap_key)
@@ -203,8 +205,7 @@ class Desk:
     def _start(self, notification: Notification, covered: list[Told]) -> None:
         self._under_way[notification.id] = covered
         for told in covered:
-            told.under_way = [event.event_id for event in told.waiting] or [notification.id]
-            told.waiting, told.recorded = [], set()
+            told.under_way, told.waiting, told.recorded = True, [], set()
 
     def _drop_if_over(self, told: Told) -> None:
         if told.story.ended_ms is not None and not told.waiting and not told.under_way:

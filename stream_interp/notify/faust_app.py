@@ -7,6 +7,7 @@ own, and its committed offsets are a convenience, never the truth about what was
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -65,6 +66,11 @@ class NotifyApp(faust.App):
     BootStrategy = _Boot
 
     def __init__(self, kafka: KafkaSettings, topic: str, handle: Handle) -> None:
+        # While a broker is away aiokafka logs dozens of lines a second; librdkafka's clients beside it say it once.
+        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+        logging.getLogger(__name__).setLevel(
+            logging.WARNING
+        )  # Faust names its services after the module of their class
         group = f"{kafka.group_prefix}-notify"
         servers = address(kafka).split(",")
         self.reader = reader_settings(kafka, group)

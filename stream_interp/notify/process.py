@@ -19,7 +19,7 @@ from typing import Any, cast
 
 from faust.types import TP
 
-from stream_interp.errors import StreamInterpError, UsageError
+from stream_interp.errors import DependencyUnreachable, StreamInterpError, UsageError
 from stream_interp.kafka.client import require_kafka
 from stream_interp.kafka.heartbeat import Heart
 from stream_interp.kafka.produce import require_topic
@@ -41,6 +41,8 @@ from stream_interp.settings import Settings
 log = logging.getLogger(__name__)
 
 TICK_S = 0.1
+DECIDE_S = 0.5  # what waits for a time, not for an event
+BEGIN_WITHIN_S = 60.0  # a broker that restarts makes us begin again, perhaps before it answers
 CLOSE_S = 5.0  # for sends under way
 LEADING_PARTITION = 0  # its holder watches the processes and calls the dead-man
 
@@ -81,6 +83,8 @@ class Notify:
         self._latency, self._counts = Distributions("delivery_latency_seconds"), Counter[str]()
         self._shift: Shift | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._beginning: asyncio.Task[None] | None = None
+        self._decide_due_s = 0.0
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop` is set; what is being sent then still has a few seconds.
@@ -112,11 +116,11 @@ class Notify:
         for order in self._listening.poll(now_ms):
             if self._shift is not None:
                 self._shift.order(order)
-        if self._shift is not None and self._shift.ready:
-            if LEADING_PARTITION in self._shift.partitions:
-                for notification in self._watchdog.judge(now_ms):
-                    log.warning("%s", notification.title)
-                    self._shift.tell_of_process(notification)
+        if self._shift is not None and self._shift.ready and time.monotonic() >= self._decide_due_s:
+            self._decide_due_s = time.monotonic() + DECIDE_S
+            for notification in self._watchdog.judge(now_ms) if self._leads else ():
+                log.warning("%s", notification.title)
+                self._shift.tell_of_process(notification)
             self._shift.decide()
         for task in [task for task in self._tasks if task.done()]:
             self._tasks.discard(task)
@@ -149,20 +153,29 @@ class Notify:
         partitions = [tp.partition for tp in assigned]
         told = {name: sink for name, sink in self._sinks.items() if not isinstance(sink, Pinger)}
         self._shift = Shift(self._settings, partitions, told, self._ledger, self._latency)
-        self._run_beside(self._begin(self._shift))
+        self._beginning = asyncio.create_task(self._begin(self._shift))
+        self._tasks.add(self._beginning)
 
     async def _revoked(self, _app: Any, revoked: Iterable[TP], **_: Any) -> None:
         await self._leave()
 
     async def _leave(self) -> None:
         shift, self._shift = self._shift, None
-        if shift is not None:
+        if shift is not None and self._beginning is not None:
+            self._beginning.cancel()
             await shift.close(0.0)
             self._counts.update(shift.counts)
 
     async def _begin(self, shift: Shift) -> None:
         began_s = time.monotonic()
-        await shift.begin(self._listening.orders)
+        while True:
+            try:
+                await shift.begin(self._listening.orders)
+                break
+            except DependencyUnreachable as error:
+                if time.monotonic() - began_s > BEGIN_WITHIN_S:
+                    raise
+                log.warning("%s; trying again", error)
         self._watchdog.resume(told_silent(self._ledger.of("delivered")))
         read, took_s = shift.counts["records"], time.monotonic() - began_s
         self._say(
@@ -190,6 +203,8 @@ class Notify:
                     self._counts["pings"] += 1
                 except SinkError as error:
                     log.warning("dead-man %s: %s", name, error.found)
+                except Exception:
+                    log.exception("sink %s broke its contract", name)
             await asyncio.sleep(interval_s)
 
     @property

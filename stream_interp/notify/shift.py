@@ -21,6 +21,7 @@ from stream_interp.notify.sinks import Sink
 from stream_interp.notify.story import Place
 from stream_interp.notify.telling import Telling
 from stream_interp.observe.distributions import Distributions
+from stream_interp.records.alert import Alert
 from stream_interp.records.annotation import Annotation, decode_event
 from stream_interp.records.consumed import Consumed
 from stream_interp.records.delivery import Delivery
@@ -29,6 +30,7 @@ from stream_interp.settings import Settings
 log = logging.getLogger(__name__)
 
 ALERTS = "interp.alerts"
+LONGEST_ID = 200  # ids become keys of deliveries
 
 
 class Shift:
@@ -61,6 +63,7 @@ class Shift:
 
     async def begin(self, orders: Iterable[Annotation]) -> None:
         """Reads what was delivered and all alerts, then begins to tell. Raises DependencyUnreachable."""
+        self.next_offsets = dict.fromkeys(self.partitions, 0)
         await asyncio.to_thread(self._ledger.read)
         begun = await self._begun()
         self._telling = Telling(self._settings.notify, begun, self._ledger.find)
@@ -133,7 +136,7 @@ class Shift:
         self.next_offsets[record.partition] = record.offset + 1
         self.counts["records"] += 1
         try:
-            event = decode_event(record.value)
+            event = _sane(decode_event(record.value))
         except IntegrityError as error:
             self.counts["unreadable_records"] += 1
             where = {"topic": ALERTS, "partition": record.partition, "offset": record.offset}
@@ -165,6 +168,12 @@ class Shift:
         )  # fmt: skip
         self._held.add(task)
         task.add_done_callback(self._held.discard)
+
+
+def _sane(event: Alert | Annotation) -> Alert | Annotation:
+    if max(len(event.event_id), len(event.incident_id)) > LONGEST_ID:
+        raise IntegrityError(f"an id of more than {LONGEST_ID} characters; who else writes to {ALERTS}?")
+    return event
 
 
 def _now_ms() -> int:

@@ -13,8 +13,10 @@ from confluent_kafka import Producer
 from msgspec import structs
 
 from stream_interp.kafka.client import producer_config
+from stream_interp.kafka.control import publish_controls
 from stream_interp.records.alert import Alert, encode_alert
-from stream_interp.records.envelope import read_json
+from stream_interp.records.control import Order, make_order
+from stream_interp.records.envelope import Envelope, read_json
 from stream_interp.records.heartbeat import Heartbeat, encode_heartbeat
 from stream_interp.records.lane import Lane
 from tests.notify.alerts import alert
@@ -164,6 +166,29 @@ def test_a_dead_detector_is_told_and_so_is_its_return(bench: Bench) -> None:
             until(lambda: len(hook.calls) == 3, other, 20)
         assert hook.calls[-1].body["data"]["phase"] == "resolved"
         assert hook.calls[-1].body["data"]["story"] in hook.ids[:2]
+
+
+def test_an_order_to_be_silent_holds_without_a_detector_and_garbage_stops_nothing(bench: Bench) -> None:
+    now_ms = round(time.time() * 1000)
+    silent, loud = now_alert(1), now_alert(2)
+    order = Order(kind="silence", lane=silent.lane, version=now_ms - 1_000, until_ms=now_ms + 3_600_000)
+    hostile = now_alert(3, event_id="e" * 2_000)
+    with receiver() as hook, bench.worker(bench.sinks(hook)) as worker:
+        until(lambda: ready(worker), worker)
+        publish_controls(bench.kafka, [make_order(order, "ann\x1b[31m" * 1_000, "known")])
+        time.sleep(1.0)
+        garbage = [Envelope(b"k", [], value) for value in (b"{}", b"\xff", None, b"[" * 100_000)]
+        records = [*garbage, encode_alert(hostile), encode_alert(silent), encode_alert(loud)]
+        bench.produce("interp.alerts", records)
+        until(lambda: hook.ids == [loud.event_id], worker, 20)
+        until(lambda: f"hook0/{silent.event_id}" in bench.deliveries(), worker, 20)
+        held = bench.deliveries()[f"hook0/{silent.event_id}"]
+        assert held.outcome == "silenced"
+        assert "\x1b" not in held.detail
+        assert len(held.detail) <= 300
+        unsilence = Order(kind="unsilence", lane=silent.lane, version=round(time.time() * 1000))
+        publish_controls(bench.kafka, [make_order(unsilence, "ann", "over")])
+        until(lambda: hook.ids == [loud.event_id, silent.event_id], worker, 20)
 
 
 def test_it_stops_cleanly_and_hands_over_to_the_one_that_waits(bench: Bench) -> None:
