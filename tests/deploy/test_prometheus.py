@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from stream_interp.cli.app import COMMANDS
 from stream_interp.observe.catalogue import METRICS
 from stream_interp.observe.metrics import PREFIX
 from tests.deploy.prometheus_rules import FIRING, QUIET, Series
@@ -54,6 +55,14 @@ def test_every_rule_says_who_is_called_and_what_to_do(alert: str) -> None:
     assert anchor in [heading.lower() for heading in headings]
     for name in metric_names(rule["expr"]):
         assert name == "up" or is_ours(name), name
+
+
+def test_the_commands_of_the_runbook_exist() -> None:
+    page = (ROOT / "deploy/runbooks/prometheus.md").read_text()
+    commands = re.findall(r"`stream-interp ([a-z -]+[a-z])", page)
+    names = {row.name for row in COMMANDS}
+    assert len(commands) >= 8
+    assert [command for command in commands if command not in names] == []
 
 
 def is_ours(name: str) -> bool:

@@ -177,6 +177,15 @@ def fill(expression: str, lane_id: str) -> str:
     return expression
 
 
+def test_nothing_is_left_unread(scraped: Scraped) -> None:
+    wait_for(scraped.prometheus, "sum(stream_interp_consumer_lag_records) == 0")
+    topics = scraped.prometheus.query("count by (topic) (stream_interp_consumer_lag_records)")
+    assert sorted(one["metric"]["topic"].partition(".")[2] for one in topics) == [
+        "interp.activations",
+        "interp.windows",
+    ]
+
+
 def test_what_was_left_out_is_counted_by_reason(scraped: Scraped) -> None:
     found_reasons = scraped.prometheus.query("stream_interp_records_rejected_total > 0")
     assert {series["metric"]["reason"] for series in found_reasons} >= {"not_safetensors", "key_mismatch", "empty"}
