@@ -168,13 +168,24 @@ def dumped_redis(command: CommandLine) -> bytes:
     return b"\n".join(parts)
 
 
+def dumped_evidence(command: CommandLine) -> bytes:
+    """The packs of all incidents, each of which replays."""
+    parts = []
+    for incident in command.json("alerts", "list", "--all")["incidents"]:
+        folder = command.folder / f"pack-{incident['incident_id']}"
+        command.ok("evidence", incident["incident_id"], "--out", folder)
+        parts += [path.read_bytes() for path in sorted(folder.iterdir())]
+        parts.append(command.ok("replay", folder, "--json").encode())
+    return b"\n".join(parts)
+
+
 def test_a_planted_id_is_nowhere_but_where_it_may_be(command: CommandLine) -> None:
     metrics = run_until_critical(command)
     topics = dumped_topics(command)
     logs = b"".join(path.read_bytes() for path in command.folder.glob("*.log"))
     elsewhere = {
         "committed offsets": committed_metadata(command), "Redis": dumped_redis(command), "logs": logs,
-        "metrics": metrics, "status": json.dumps(command.status()).encode(),
+        "metrics": metrics, "status": json.dumps(command.status()).encode(), "evidence": dumped_evidence(command),
     }  # fmt: skip
     written = {name for name, content in topics.items() if content}
     assert written >= {
