@@ -18,6 +18,8 @@ COMMANDS = {
     "doctor": ("doctor", "--json", "--redis-url", ""),
     "topics plan": ("topics", "plan"),
     "topics apply": ("topics", "apply", "--json"),
+    "ui": ("ui", "--listen", "127.0.0.1:0"),
+    "top": ("top", "--json"),
     "alerts tail": ("alerts", "tail", "--json"),
     "alerts list": ("alerts", "list", "--json"),
     "alerts ack": ("alerts", "ack", "3f2a91", "--json"),
