@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from types import TracebackType
@@ -12,6 +13,8 @@ from stream_interp.kafka.follow import TopicFollower
 from stream_interp.observe.board import Board, Snapshot
 from stream_interp.settings import KafkaSettings
 from stream_interp.ui.model.model import Model
+
+log = logging.getLogger(__name__)
 
 TOPICS_READ = "topics_read"
 _IDLE_S = 0.25
@@ -76,8 +79,9 @@ class Feed:
             try:
                 self._followers = self._followers or self._open()
                 self._follow(self._followers)
-            except DependencyUnreachable as error:
-                self._fault = str(error)
+            except Exception as error:  # whatever it is, the page says so and tries again
+                self._fault = str(error) if isinstance(error, DependencyUnreachable) else repr(error)
+                log.warning("ui: %s", self._fault)
                 self._board.turn(self._describe)
                 self._stop.wait(_AGAIN_S)
             finally:

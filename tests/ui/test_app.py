@@ -154,6 +154,7 @@ def test_hostile_text_is_inert_and_cut_on_every_page(hostile_page: tuple[str, li
         assert code == 200, path
         assert "<script>alert" not in body
         assert "<img" not in body
+        assert "&amp;lt;" not in body  # escaped once
         assert "\x1b" not in body
         assert "\u202e" not in body
         assert "&lt;script&gt;alert(1)" in body

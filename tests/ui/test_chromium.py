@@ -70,6 +70,7 @@ def test_the_first_view_of_50_lanes_with_200_incidents_each(page: Page, big_page
     sizes: list[int] = []
     page.on("response", lambda response: sizes.append(len(response.body())))
     page.goto(big_page)
+    page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length")
     load_ms = page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd")
     paint_ms = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
     assert page.locator("table.lanes tbody tr").count() == 50

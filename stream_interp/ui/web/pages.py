@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from stream_interp.ui import text
 from stream_interp.ui.text import Cut
@@ -17,6 +17,7 @@ from stream_interp.ui.web import charts
 STATIC = {"ui.css": "text/css; charset=utf-8", "ui.js": "text/javascript; charset=utf-8", "icon.svg": "image/svg+xml"}
 
 _PAGE = re.compile(r"[A-Za-z0-9_-]{1,64}\.(md|html)")
+_NAME = 64  # characters of a model's or hook's name in a table
 _SEPARATORS = frozenset("._/-")
 _PARTS = re.compile(r"([._/-])")
 
@@ -44,8 +45,8 @@ def static_url(name: str) -> str:
 
 def breakable(name: str) -> Markup:
     """A name as HTML that may break after its separators, so that narrow columns do not break it anywhere."""
-    safe = escape(text.cut(name))
-    return Markup("").join(part + Markup("<wbr>") if part in _SEPARATORS else part for part in _PARTS.split(safe))
+    parts = _PARTS.split(text.cut(name, _NAME))
+    return Markup("").join(part + Markup("<wbr>") if part in _SEPARATORS else part for part in parts)
 
 
 def runbook_of(folder: str, named: str, cause: str) -> str:
