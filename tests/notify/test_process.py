@@ -135,8 +135,8 @@ def test_a_dead_sink_delays_no_other_and_is_said_to_be_failing(bench: Bench) -> 
             sent_s = {}
             for number in range(20):
                 one = now_alert(number)
-                sent_s[one.event_id] = time.time()
                 bench.produce("interp.alerts", [encode_alert(one)])
+                sent_s[one.event_id] = time.time()
             until(lambda: len(live.calls) >= 20, worker, 20)
             assert latencies_s(live, sent_s)[-1] < 1.0
             until(lambda: len(bench.values("interp.dlq")) >= 20, worker)
