@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from msgspec import structs
+
 from stream_interp.detect.alerts import incident_alert, incident_id, lane_alert
 from stream_interp.detect.armed import no_evidence
+from stream_interp.detect.incident import Incident
 from stream_interp.detect.state import Baseline, DetectSettings, LaneState, no_scores
 from stream_interp.detect.step import NOT_STATIONARY, StepResult, arm, sound_again
 from stream_interp.records.alert import Alert, Position
@@ -27,7 +30,7 @@ def apply_baseline(state: LaneState, baseline: Versioned, drift: DriftSettings, 
     manifest = baseline.manifest
     note = f"baseline {header.version} by {manifest.author or 'unknown'}: {manifest.reason}"
     settings = DetectSettings(drift=drift, baseline_requests=state.settings.baseline_requests)
-    after, alerts = _all_ended(replace(state, settings=settings, position=position), note)
+    after, alerts = _all_ended(replace(state, settings=settings, position=position), note, header.version)
     return StepResult(arm(after, Baseline(header, arrays)), alerts)
 
 
@@ -37,7 +40,7 @@ def resolve(state: LaneState, marker: Marker, position: Position) -> StepResult:
     if state.incident is None or state.tests is None or marker.incident_id != open_incident_id(state):
         return StepResult(after)
     note = f"resolved by {marker.author or 'unknown'}: {marker.reason}"
-    alert = incident_alert(after, state.incident, "resolved", note=note)
+    alert = _ended(after, state.incident, note, marker.version)
     return StepResult(replace(after, incident=None, evidence=no_evidence(state.tests)), (alert,))
 
 
@@ -46,7 +49,7 @@ def relearn(state: LaneState, marker: Marker, position: Position) -> StepResult:
     if marker.version <= version_in_effect(state):
         return StepResult(replace(state, position=position))
     note = f"relearn by {marker.author or 'unknown'}: {marker.reason}"
-    after, alerts = _all_ended(replace(state, position=position), note)
+    after, alerts = _all_ended(replace(state, position=position), note, marker.version)
     wanted = marker.baseline_requests or state.settings.baseline_requests
     fresh = replace(
         after, phase="fit", learned=None, projector=None, baseline=None, tests=None, evidence=None, incident=None,
@@ -66,15 +69,21 @@ def open_incident_id(state: LaneState) -> str:
     return incident_id(state.lane, state.incident.number) if state.incident else ""
 
 
-def _all_ended(state: LaneState, note: str) -> tuple[LaneState, tuple[Alert, ...]]:
+def _all_ended(state: LaneState, note: str, version: int) -> tuple[LaneState, tuple[Alert, ...]]:
     """The fault, the refusal and the incident of a lane that begins anew."""
-    after, alerts = sound_again(state, state.closed_at_ms)
+    at_ms = max(state.closed_at_ms, version)
+    after, alerts = sound_again(state, at_ms)
     if after.phase == "refused":
-        restored = lane_alert(after, "integrity_restored", "info", after.closed_at_ms, NOT_STATIONARY)
-        alerts = (*alerts, restored)
+        alerts = (*alerts, lane_alert(after, "integrity_restored", "info", at_ms, NOT_STATIONARY))
     if after.incident is not None:
-        alerts = (*alerts, incident_alert(after, after.incident, "resolved", note=note))
+        alerts = (*alerts, _ended(after, after.incident, note, version))
     return after, alerts
+
+
+def _ended(state: LaneState, incident: Incident, note: str, version: int) -> Alert:
+    """A version is the time of its order: the incident did not end with the window before it."""
+    alert = incident_alert(state, incident, "resolved", note=note)
+    return structs.replace(alert, at_ms=max(alert.at_ms, version))
 
 
 ENDS = frozenset({"resolved", "seeing", "integrity_restored"})

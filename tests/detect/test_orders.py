@@ -67,6 +67,7 @@ def test_resolve_ends_the_open_incident_and_its_evidence(critical: Driver) -> No
     result = resolve(critical.state, marker(critical), next_position(critical))
     (alert,) = result.alerts
     assert (alert.transition, alert.status, alert.note) == ("resolved", "ok", "resolved by ann: wanted shift")
+    assert alert.at_ms == marker(critical).version  # when it was asked for
     assert result.state.incident is None
     assert result.state.evidence is not None
     assert not any(of.m.any() for of in result.state.evidence.rates.values())
