@@ -16,6 +16,7 @@ import pytest
 
 from stream_interp.cli import main
 from stream_interp.evidence.collect import collect
+from stream_interp.evidence.make import replayed
 from stream_interp.evidence.path import incident_path
 from stream_interp.kafka.control import publish_controls
 from stream_interp.records.alert import Alert
@@ -197,7 +198,8 @@ def test_relearnt_on_the_way_still_open_too_large_and_then_expired(
     short = collect(bench.kafka, incident, max_bytes=100_000)
     assert not short.complete
     assert sum(len(r.value or b"") for r in short.records) <= 100_000
-    assert all(alert.position.offset <= short.end for alert in short.alerts)
+    assert [a.event_id for a in replayed(short)[0]] == [a.event_id for a in story.alerts if a in short.alerts]
+    assert len(replayed(short)[0]) == len(short.alerts) < len(story.alerts)
 
     capsys.readouterr()
     assert cli(bench, "evidence", "nobody", "--out", bench.folder / "x") == 2
