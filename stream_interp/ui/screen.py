@@ -108,7 +108,7 @@ def _cells(row: LaneRow, *, wide: bool) -> list[Text]:
     silenced = "silenced; " if row.silence else ""
     return [
         state, Text(f"{cut(row.lane.model_id, 60)}/{cut(row.lane.hook_name, 60)}"),
-        Text(silenced + cut((row.reason or row.learning).replace("_", " ")), "dim"), Text(percent(share)), *more,
+        Text(silenced + cut(row.reason or row.learning), "dim"), Text(percent(share)), *more,
         Text(age(row.age_s)),
     ]  # fmt: skip
 

@@ -72,7 +72,8 @@ def answer(status: Status | None, now: Now) -> tuple[Answer, str]:
         return "unknown", f"last status {age_ms / 1000:.0f} s old, it was {status.state}: is DETECT running?"
     if age_ms < -now.stale_after_ms:
         return "unknown", f"last status from {-age_ms / 1000:.0f} s ahead of this clock: do the clocks agree?"
-    return status.state, status.reason
+    is_cause = status.incident is not None and status.reason == status.incident.cause_hint
+    return status.state, status.reason.replace("_", " ") if is_cause else status.reason
 
 
 def in_force(said: Said | None, now_ms: int) -> Said | None:

@@ -137,7 +137,8 @@ class _Scale:
         self.low, self.high = min(held), max(held)
         if self.high - self.low <= least:
             middle, half = (self.low + self.high) / 2, least or abs(self.high) * 0.1 or 0.01
-            self.low, self.high = middle - half, middle + half
+            lowest = 0.0 if self.low >= 0 else -math.inf
+            self.low, self.high = max(middle - half, lowest), middle + half
         self._start, self._end = start, end
 
     def at(self, value: float) -> float:
