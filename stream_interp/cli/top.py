@@ -16,7 +16,7 @@ from stream_interp.cli.output import emit_json, out
 from stream_interp.errors import DependencyUnreachable
 from stream_interp.settings import Settings
 from stream_interp.ui.feed import Feed
-from stream_interp.ui.screen import screen
+from stream_interp.ui.screen import last_first, screen
 from stream_interp.ui.views.fleet import Fleet, fleet
 from stream_interp.ui.views.lanes import Now
 from stream_interp.ui.web.app import stale_after_ms
@@ -58,7 +58,7 @@ def _follow(feed: Feed, settings: Settings, every_s: float) -> None:
             first += _STEPS.get(key, 0)
             if key or time.monotonic() >= due_s:
                 view = _now(feed, settings)
-                first = max(0, min(first, view.lanes.total - 1))
+                first = max(0, min(first, last_first(view, out.height)))
                 live.update(screen(view, out.width, out.height, first, feed.state.fault), refresh=True)
                 due_s = time.monotonic() + every_s
 

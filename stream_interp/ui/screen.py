@@ -20,7 +20,7 @@ MARKS = {
     "learning": "…", "ok": "●",
 }  # fmt: skip
 _HEAD_LINES, _FOOT_LINES = 3, 1
-_INCIDENT_LINES = 5  # shown at most, with their heading
+_INCIDENTS = 4  # shown at most, and an empty line under them
 _WIDE = 110  # columns from which on there is room for more of them
 
 
@@ -34,11 +34,9 @@ def screen(view: Fleet, width: int, height: int | None, first: int = 0, fault: s
         first: number of the first lane shown.
         fault: why the view is not current.
     """
-    incidents = _incidents(view, width)
-    lanes = view.lanes.items
+    incidents, lanes = _incidents(view, width), view.lanes.items
     if height is not None:
-        room = max(1, height - _HEAD_LINES - _FOOT_LINES - len(incidents) - 1)
-        lanes = lanes[first : first + room]
+        lanes = lanes[first : first + _room(view, height)]
     parts: list[RenderableType] = [
         *_head(view, fault),
         *incidents,
@@ -46,6 +44,17 @@ def screen(view: Fleet, width: int, height: int | None, first: int = 0, fault: s
         _foot(view, first, len(lanes)),
     ]
     return Group(*parts)
+
+
+def last_first(view: Fleet, height: int) -> int:
+    """The `first` with which the last lane is at the bottom of the screen."""
+    return max(0, view.lanes.total - _room(view, height))
+
+
+def _room(view: Fleet, height: int) -> int:
+    """Lanes that fit under the heading and the open incidents."""
+    shown = min(len(view.open_incidents), _INCIDENTS)
+    return max(1, height - _HEAD_LINES - _FOOT_LINES - (shown + 1 if shown else 0) - 1)
 
 
 def _head(view: Fleet, fault: str) -> list[Text]:
@@ -68,7 +77,7 @@ def _head(view: Fleet, fault: str) -> list[Text]:
 
 
 def _incidents(view: Fleet, width: int) -> list[Text]:
-    lines = [_incident(row, view.now_ms) for row in view.open_incidents[: _INCIDENT_LINES - 1]]
+    lines = [_incident(row, view.now_ms) for row in view.open_incidents[:_INCIDENTS]]
     for line in lines:
         line.truncate(width, overflow="ellipsis")
     return [*lines, Text()] if lines else []
@@ -77,11 +86,11 @@ def _incidents(view: Fleet, width: int) -> list[Text]:
 def _incident(row: IncidentRow, now_ms: int) -> Text:
     state = row.severity if row.about == "incident" else "blind"
     since = age((now_ms - (row.opened_at_ms if row.opened_at_ms is not None else row.at_ms)) / 1000)
-    who = f"acknowledged by {cut(row.ack.author, 24)}" if row.ack else "nobody has acknowledged it"
+    who = f"acknowledged by {cut(row.ack.author, 16)}" if row.ack else "unacknowledged"
     line = Text(f"{MARKS.get(state, '?')} ", STYLES.get(state, ""), no_wrap=True)
     line.append(f"{cut(row.cause.replace('_', ' '), 20)} {cut(row.incident_id, 16)}")
-    line.append(f" {cut(row.lane.model_id, 24)}/{cut(row.lane.hook_name, 24)}", "not bold default")
-    line.append(f" {since}, {number(row.features_drifted)} features, {who}", "not bold default")
+    line.append(f" {who}, {since}, {cut(row.lane.model_id, 24)}/{cut(row.lane.hook_name, 24)}", "not bold default")
+    line.append(f", {number(row.features_drifted)} features", "not bold default")
     return line
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from stream_interp.records.alert import encode_alert
 from stream_interp.records.status import encode_status
 from stream_interp.ui.model.model import Model
-from stream_interp.ui.screen import screen
+from stream_interp.ui.screen import last_first, screen
 from stream_interp.ui.views.fleet import fleet
 from stream_interp.ui.views.lanes import Now
 from tests.ui import records
@@ -44,8 +44,11 @@ def test_worst_first_and_scrolling() -> None:
     model = Model()
     records.fleet(model, lanes=50, incidents=2)
     assert "blind" in "\n".join(drawn(model, 80, 24)[5:12])
-    later = "\n".join(drawn(model, 80, 24, first=40))
-    assert "lanes 41–50 of 50" in later
+    last = last_first(fleet(model, NOW, size=10_000), 24)
+    bottom = drawn(model, 80, 24, first=last)
+    assert f"lanes {last + 1}–50 of 50" in bottom[-1]
+    assert len(bottom) == 24
+    assert "unacknowledged, 8 min, credit-risk" in bottom[3]
 
 
 def test_hostile_names_obey_nobody() -> None:
