@@ -21,7 +21,7 @@ from stream_interp.records.dlq import DeadLetter
 log = logging.getLogger(__name__)
 
 QUEUE = 100  # notifications; what has no room waits at the desk
-AT_ONCE = 4  # stories: one that is tried again and again does not hold up the others
+AT_ONCE = 8  # stories: one that is tried again and again does not hold up the others
 _GRACE_S = 5.0  # beyond the sink's own timeout
 
 Outcome = Literal["delivered", "failed"]

@@ -18,6 +18,10 @@ class Received(NamedTuple):
     data: Any
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # at its default of 5 a burst of calls waits a second for the kernel
+
+
 class Receiver:
     """Listens on 127.0.0.1 between `with`; `port` 0 takes a free one."""
 
@@ -39,7 +43,7 @@ class Receiver:
             def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
                 """Silent."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self._server = _Server(("127.0.0.1", port), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
     @property
