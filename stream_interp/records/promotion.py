@@ -46,9 +46,7 @@ def promoted(
     projector_header, projector_arrays = read_projector(projector)
     origin = header.origin or header.version
     return [
-        make_control(
-            "projector", structs.replace(projector_header, version=version), projector_arrays, author, reason
-        ),
+        make_control("projector", structs.replace(projector_header, version=version), projector_arrays, author, reason),
         make_control(
             "baseline",
             structs.replace(header, version=version, projector_version=version, origin=origin),
