@@ -14,9 +14,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
-from typing import NamedTuple
-
-from msgspec import structs
 
 from stream_interp.detect.announce import armed_line, limits_line
 from stream_interp.detect.checkpoint import Checkpoints, read_saved, start_of
@@ -24,10 +21,11 @@ from stream_interp.detect.label_files import read_site_labels
 from stream_interp.detect.markers import LaneWatch
 from stream_interp.detect.observed import Shown, detect_board
 from stream_interp.detect.operators import Operators
+from stream_interp.detect.ours import Ours, Owned
 from stream_interp.detect.outgoing import CONTROL, STATE, WINDOWS, Outgoing, records_of
 from stream_interp.detect.partition import MAX_LANES, Told, WindowsPartition, read_progress
 from stream_interp.detect.state import DetectSettings, LaneState
-from stream_interp.detect.view import status_of
+from stream_interp.detect.view import said_of_lane, status_of
 from stream_interp.errors import IntegrityError
 from stream_interp.kafka.client import consumer_config, require_kafka
 from stream_interp.kafka.follow import TopicFollower
@@ -39,7 +37,6 @@ from stream_interp.kafka.read import read_topic_to_end
 from stream_interp.kafka.transactions import CommittedOffset, TransactionAborted, Transactions
 from stream_interp.observe.board import Board, Snapshot, input_readings
 from stream_interp.observe.stopwatch import Stopwatch
-from stream_interp.records.annotation import Annotation
 from stream_interp.records.checkpoint import is_part_of_copy
 from stream_interp.records.consumed import Consumed
 from stream_interp.records.control import Marker, Versioned
@@ -54,14 +51,6 @@ log = logging.getLogger(__name__)
 
 POLL_S, POLL_RECORDS = 0.2, 100
 CONTROL_WAIT_S = 5.0  # a marker may be read before the control record behind it
-
-
-class Owned(NamedTuple):
-    """A partition of ours."""
-
-    windows: WindowsPartition
-    checkpoints: Checkpoints
-    watch: LaneWatch
 
 
 class Detect:
@@ -85,14 +74,15 @@ class Detect:
         for topic in (WINDOWS, STATE, CONTROL):
             require_topic(kafka, topic)
         self._redis = _view(settings.redis, settings.status.interval_s)
-        self._owned, self._operators, self._counters = dict[int, Owned](), Operators(), Counter[str]()
+        self._operators, self._counters = Operators(), Counter[str]()
         self._armed, self._sequence = dict[str, int](), 0
         self._control, self._sinks = TopicFollower(kafka, CONTROL), FailingSinks(kafka)
         self._follow(self._control.to_end())
         self._transactions = Transactions(kafka, "detect")
         self._heart = Heart(kafka, self._heartbeat)
         self._reader = GroupReader(kafka, "detect", WINDOWS, self._start, self._stop)
-        self._n_partitions = self._reader.count_partitions()
+        n_partitions = self._reader.count_partitions()
+        self._ours = Ours(settings, self._operators, lambda lane_id: partition_of(lane_id, n_partitions))
         self._say(limits_line(MAX_LANES, settings.baseline.requests))
         now_s = time.monotonic()
         self._status_due_s, self._checkpoint_due_s = now_s, now_s + settings.checkpoint.interval_s
@@ -124,20 +114,15 @@ class Detect:
         records, told = self._reader.poll(POLL_RECORDS, POLL_S), Told()
         with self._watch.timed("tick"):
             for record in records:
-                self._owned[record.partition].windows.take(record, self._find_baseline, told)
+                self._ours.partitions[record.partition].windows.take(record, self._find_baseline, told)
         now_s = time.monotonic()
         for partition, lane_id in told.windows:
-            self._owned[partition].watch.saw_window(lane_id, now_s)
+            self._ours.partitions[partition].watch.saw_window(lane_id, now_s)
         all_due, checkpoint_due = now_s >= self._status_due_s, now_s >= self._checkpoint_due_s
-        annotations = self._due_annotations()
-        said_of = {annotation.lane.lane_id for annotation in annotations}
-        out = Outgoing(
-            told, self._due_markers(now_s), self._statuses(told.changed | said_of, everything=all_due),
-            annotations, [state for lane_id in sorted(said_of) if (state := self._lane(lane_id)) is not None],
-        )  # fmt: skip
+        out = self._outgoing(told, now_s, all_due=all_due)
         if out or checkpoint_due:
             self._commit(out, checkpoint=checkpoint_due)
-        if self._reader.assigned and all(self._reader.has_reached_end(p) for p in self._owned):
+        if self._reader.assigned and all(self._reader.has_reached_end(p) for p in self._ours.partitions):
             self.ready.set()
         if all_due:
             self._status_due_s = now_s + self._settings.status.interval_s
@@ -149,7 +134,7 @@ class Detect:
 
     def _commit(self, out: Outgoing, *, checkpoint: bool) -> None:
         """One transaction. If it fails, all lanes are built again from their checkpoints."""
-        ready = {p: owned for p, owned in self._owned.items() if owned.windows.caught_up}
+        ready = self._ours.caught_up
         if not ready:
             return
         try:
@@ -172,66 +157,28 @@ class Detect:
         if self._redis is not None:
             self._redis.publish(out.statuses)
 
-    def _due_annotations(self) -> list[Annotation]:
-        """Acks and silences that were not told yet, of lanes whose partition is ours and caught up."""
-        return [
-            annotation
-            for p, owned in self._owned.items()
-            if owned.windows.caught_up
-            for annotation in self._operators.annotations_from(owned.windows.annotated)
-            if self._partition_of(annotation.lane.lane_id) == p
-        ]
-
-    def _lane(self, lane_id: str) -> LaneState | None:
-        owned = self._owned.get(self._partition_of(lane_id))
-        return owned.windows.lanes.get(lane_id) if owned is not None else None
+    def _outgoing(self, told: Told, now_s: float, *, all_due: bool) -> Outgoing:
+        """What this turn writes."""
+        at_end = [p for p in self._ours.partitions if self._reader.has_reached_end(p)]
+        markers, annotations = self._ours.due_markers(at_end, now_s, _now_ms()), self._ours.due_annotations()
+        said_of = {annotation.lane.lane_id for annotation in annotations}
+        statuses = self._statuses(told.changed | said_of, everything=all_due)
+        annotated = [state for lane_id in sorted(said_of) if (state := self._ours.lane(lane_id)) is not None]
+        return Outgoing(told, markers, statuses, annotations, annotated)
 
     def _statuses(self, changed: set[str], *, everything: bool) -> list[Status]:
         """Of the lanes that changed, or of all; only where there was a window, and nothing is being replayed."""
         now_ms, statuses = _now_ms(), list[Status]()
-        self._sinks_failing = self._sinks.now(now_ms)
+        failing = self._sinks.now(now_ms)
         self._sequence = max(self._sequence + 1, now_ms)  # rises across restarts too
-        for p, owned in self._owned.items():
-            if not owned.windows.caught_up:
-                continue
+        for p, owned in self._ours.caught_up.items():
             lag_age_s = 0.0 if self._reader.is_at_end(p) else max(0.0, (now_ms - owned.windows.append_ms) / 1000)
             for lane_id, state in owned.windows.lanes.items():
                 if state.closed_at_ms and (everything or lane_id in changed):
-                    statuses.append(self._said(state, status_of(state, now_ms, self._sequence, lag_age_s)))
+                    status = status_of(state, now_ms, self._sequence, lag_age_s)
+                    statuses.append(said_of_lane(status, state, self._operators, self._labels, failing))
                     self._say_if_armed(state)
         return statuses
-
-    def _said(self, state: LaneState, status: Status) -> Status:
-        """With what operators said of the lane and its incident, its labels, and what NOTIFY says of its sinks."""
-        lane_id, incident = state.lane.lane_id, status.incident
-        story = state.stories.get(incident.incident_id) if incident is not None else None
-        if incident is not None and story is not None:
-            incident = structs.replace(incident, ack=self._operators.ack_of(story))
-        silence = self._operators.silence_of(lane_id, status.as_of_ms)
-        said = structs.replace(status, incident=incident, silence=silence, sinks_failing=self._sinks_failing)
-        return self._labels.on_status(said, len(state.tests.rate_baseline) if state.tests else None)
-
-    def _due_markers(self, now_s: float) -> list[tuple[int, Marker]]:
-        """Of partitions read to their end: before it, a marker may already lie there."""
-        due = list[tuple[int, Marker | None]]()
-        at_end = {
-            p: owned for p, owned in self._owned.items() if self._reader.has_reached_end(p) and owned.windows.caught_up
-        }
-        for newest in self._operators.newest_baselines():
-            p = self._partition_of(newest.manifest.lane.lane_id)
-            if p in at_end:
-                state = self._lane(newest.manifest.lane.lane_id)
-                due.append((p, at_end[p].watch.baseline_marker(state, newest, self._settings.drift)))
-        for manifest, order in self._operators.step_orders():
-            p, state = self._partition_of(order.lane.lane_id), self._lane(order.lane.lane_id)
-            if p in at_end and state is not None:
-                due.append((p, at_end[p].watch.order_marker(state, manifest, order, self._settings)))
-        for p, owned in at_end.items():
-            due += [(p, m) for m in owned.watch.blind_markers(owned.windows, self._settings, now_s, _now_ms())]
-        return [(p, marker) for p, marker in due if marker is not None]
-
-    def _partition_of(self, lane_id: str) -> int:
-        return partition_of(lane_id, self._n_partitions)
 
     def _start(self, assigned: Assigned) -> int:
         """A partition is ours: its lanes as they were saved, and where to read on."""
@@ -244,7 +191,7 @@ class Detect:
         start = start_of(saved, done, assigned.low, assigned.high, f"{kafka.topic_prefix}{WINDOWS}/{p}")
         settings = DetectSettings(drift=self._settings.drift, baseline_requests=self._settings.baseline.requests)
         windows = WindowsPartition(p, saved.states, start, done, settings, progress.annotated)
-        self._owned[p] = Owned(windows, Checkpoints(saved, start, assigned.low), LaneWatch(time.monotonic()))
+        self._ours.partitions[p] = Owned(windows, Checkpoints(saved, start, assigned.low), LaneWatch(time.monotonic()))
         lanes = len(saved.states)
         self._say(f"partition {p}: {lanes} lanes restored, reads from {start}, replays silently to {done}")
         for state in saved.states:
@@ -258,7 +205,7 @@ class Detect:
 
     def _stop(self, partition: int) -> None:
         """Not ours any more: whoever has it now builds its lanes from their checkpoints."""
-        owned = self._owned.pop(partition, None)
+        owned = self._ours.partitions.pop(partition, None)
         if owned is not None:
             self._counters.update(owned.windows.counters)
             self._shown.forget(owned.windows.lanes)
@@ -292,7 +239,7 @@ class Detect:
             self._say(armed_line(state))
 
     def _counted(self) -> Counter[str]:
-        return sum((owned.windows.counters for owned in self._owned.values()), self._counters.copy())
+        return self._counters + self._ours.counters
 
     def _observed(self) -> Snapshot:
         return self._shown.snapshot(
@@ -302,7 +249,7 @@ class Detect:
                 *input_readings(self._settings.kafka.topic_prefix + WINDOWS, self._reader.lags()),
             ),
             assigned=self._reader.assigned,
-            restored=all(owned.windows.caught_up for owned in self._owned.values()),
+            restored=len(self._ours.caught_up) == len(self._ours.partitions),
         )
 
     def _heartbeat(self) -> Heartbeat:
@@ -313,7 +260,7 @@ class Detect:
             as_of_ms=_now_ms(),
             started_at_ms=self._started_at_ms,
             version=version("stream-interp"),
-            partitions=[f"{kafka.topic_prefix}{WINDOWS}/{p}" for p in sorted(self._owned)],
+            partitions=[f"{kafka.topic_prefix}{WINDOWS}/{p}" for p in sorted(self._ours.partitions)],
             counters=dict(self._counted()),
         )
 

@@ -6,7 +6,9 @@ from msgspec import structs
 
 from stream_interp.detect import health
 from stream_interp.detect.alerts import cause_hint, feature_drifts, incident_id, score_drifts
+from stream_interp.detect.labels import SiteLabels
 from stream_interp.detect.learning import FIT_SHARE
+from stream_interp.detect.operators import Operators
 from stream_interp.detect.state import LaneState
 from stream_interp.records.status import BaselineCard, Coverage, Health, IncidentCard, State, Status
 
@@ -32,6 +34,19 @@ def status_of(state: LaneState, as_of_ms: int, sequence: int, lag_age_s: float |
         second_opinions={name: opinion.drifts for name, opinion in state.opinions.items()},
         lag_age_s=lag_age_s,
     )
+
+
+def said_of_lane(
+    status: Status, state: LaneState, operators: Operators, labels: SiteLabels, sinks_failing: list[str]
+) -> Status:
+    """With what operators said of the lane and its incident, its labels, and what NOTIFY says of its sinks."""
+    incident = status.incident
+    story = state.stories.get(incident.incident_id) if incident is not None else None
+    if incident is not None and story is not None:
+        incident = structs.replace(incident, ack=operators.ack_of(story))
+    silence = operators.silence_of(state.lane.lane_id, status.as_of_ms)
+    said = structs.replace(status, incident=incident, silence=silence, sinks_failing=sinks_failing)
+    return labels.on_status(said, len(state.tests.rate_baseline) if state.tests else None)
 
 
 def _state_and_reason(state: LaneState) -> tuple[State, str]:
