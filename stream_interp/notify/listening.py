@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 from stream_interp.errors import IntegrityError
 from stream_interp.kafka.follow import TopicFollower
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT, STATUS, CONTROL = "interp.heartbeat", "interp.status", "interp.control"
 TOLD_KINDS = ("ack", "silence", "unsilence")
+Read = TypeVar("Read", Heartbeat, Vouched)
 
 
 class Listening:
@@ -36,16 +38,18 @@ class Listening:
         self._watchdog, self._controls = watchdog, ControlReader()
         self._heartbeats, self._statuses = TopicFollower(kafka, HEARTBEAT), TopicFollower(kafka, STATUS)
         self._orders = TopicFollower(kafka, CONTROL)
-        for record in self._heartbeats.to_end():
-            self._hear(record, record.timestamp_ms)
-        self._see(self._statuses.to_end())
+        for record, heartbeat in self._read(HEARTBEAT, self._heartbeats.to_end(), Heartbeat):
+            watchdog.heard_before(heartbeat, record.timestamp_ms)
+        for record, status in self._read(STATUS, self._statuses.to_end(), Vouched):
+            watchdog.seen_before(status, record.timestamp_ms)
         self.orders = self._read_orders(self._orders.to_end())
 
-    def poll(self, now_ms: int) -> list[Annotation]:
+    def poll(self, steady_ms: int) -> list[Annotation]:
         """New orders; the watchdog hears of the rest. Raises DependencyUnreachable."""
-        for record in self._heartbeats.poll():
-            self._hear(record, now_ms)
-        self._see(self._statuses.poll())
+        for _, heartbeat in self._read(HEARTBEAT, self._heartbeats.poll(), Heartbeat):
+            self._watchdog.heard(heartbeat, steady_ms)
+        for _, status in self._read(STATUS, self._statuses.poll(), Vouched):
+            self._watchdog.seen(status, steady_ms)
         new = self._read_orders(self._orders.poll())
         self.orders += new
         return new
@@ -55,20 +59,15 @@ class Listening:
         for follower in (self._heartbeats, self._statuses, self._orders):
             follower.close()
 
-    def _hear(self, record: Consumed, heard_ms: int) -> None:
-        try:
-            self._watchdog.heard(read_json(record.value, Heartbeat), heard_ms)
-        except IntegrityError as error:
-            log.warning("%s offset %d: %s", HEARTBEAT, record.offset, error)
-
-    def _see(self, records: Iterable[Consumed]) -> None:
+    @staticmethod
+    def _read(topic: str, records: Iterable[Consumed], record_type: type[Read]) -> Iterator[tuple[Consumed, Read]]:
         for record in records:
             if record.value is None:
                 continue
             try:
-                self._watchdog.seen(read_json(record.value, Vouched))
+                yield record, read_json(record.value, record_type)
             except IntegrityError as error:
-                log.warning("%s/%d offset %d: %s", STATUS, record.partition, record.offset, error)
+                log.warning("%s/%d offset %d: %s", topic, record.partition, record.offset, error)
 
     def _read_orders(self, records: Iterable[Consumed]) -> list[Annotation]:
         found = []

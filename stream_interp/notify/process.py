@@ -74,7 +74,7 @@ class Notify:
         require_kafka(kafka)
         for topic in (ALERTS, DELIVERIES, DLQ):
             require_topic(kafka, topic)
-        self._started_at_ms = _now_ms()
+        self._started_at_ms, self._began_s = _now_ms(), time.monotonic()
         self._process_id = f"notify-{kafka.instance}@{socket.gethostname()}:{os.getpid()}"
         after_ms = round(notify.silent_after_s * 1000)
         self._watchdog = Watchdog(self._process_id, self._started_at_ms, after_ms, wording_of(notify))
@@ -102,7 +102,7 @@ class Notify:
         pings = [self._ping(sink.name, sink.interval_s) for sink in self._settings.notify.sinks]
         try:
             await app.start()
-            self._run_beside(self._progress.watch(), *pings)
+            self._tasks |= {asyncio.create_task(work) for work in (self._progress.watch(), *pings)}
             while not stop.is_set():
                 self._turn()
                 await asyncio.sleep(TICK_S)
@@ -111,14 +111,15 @@ class Notify:
             await self._end()
 
     def _turn(self) -> None:
-        now_ms = _now_ms()
+        steady_ms = self._steady_ms()
         self._heart.beat_if_due()
-        for order in self._listening.poll(now_ms):
+        self._watchdog.turn(steady_ms)
+        for order in self._listening.poll(steady_ms):
             if self._shift is not None:
                 self._shift.order(order)
         if self._shift is not None and self._shift.ready and time.monotonic() >= self._decide_due_s:
             self._decide_due_s = time.monotonic() + DECIDE_S
-            for notification in self._watchdog.judge(now_ms) if self._leads else ():
+            for notification in self._watchdog.judge(steady_ms, _now_ms()) if self._leads else ():
                 log.warning("%s", notification.title)
                 self._shift.tell_of_process(notification)
             self._shift.decide()
@@ -176,7 +177,7 @@ class Notify:
                 if time.monotonic() - began_s > BEGIN_WITHIN_S:
                     raise
                 log.warning("%s; trying again", error)
-        self._watchdog.resume(told_silent(self._ledger.of("delivered")))
+        self._watchdog.resume(told_silent(self._ledger.of("delivered"), self._sinks))
         read, took_s = shift.counts["records"], time.monotonic() - began_s
         self._say(
             f"notify: partitions {shift.partitions} of {ALERTS}, {read} records read in {took_s:.1f} s; "
@@ -207,12 +208,13 @@ class Notify:
                     log.exception("sink %s broke its contract", name)
             await asyncio.sleep(interval_s)
 
+    def _steady_ms(self) -> int:
+        """Unix epoch ms at our start and what went by since then: nobody sets this clock."""
+        return self._started_at_ms + round((time.monotonic() - self._began_s) * 1000)
+
     @property
     def _leads(self) -> bool:
         return self._shift is not None and self._shift.ready and LEADING_PARTITION in self._shift.partitions
-
-    def _run_beside(self, *work: Any) -> None:
-        self._tasks |= {asyncio.create_task(one) for one in work}
 
     def _failing(self) -> list[str]:
         workers = self._shift.workers if self._shift is not None else {}

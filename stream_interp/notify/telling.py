@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 
 from stream_interp.notify.desk import Desk, Held, Send
 from stream_interp.notify.flapping import Flaps
@@ -94,11 +94,11 @@ class Telling:
         self._desks[sink].done(notification, delivered, at_ms)
 
 
-def told_silent(delivered: Iterable[Delivery]) -> dict[str, str]:
-    """Story → process of the deaths that were told and not taken back."""
-    ids = {delivery.event_id: delivery for delivery in delivered}
+def told_silent(delivered: Iterable[Delivery], sinks: Container[str]) -> dict[str, str]:
+    """Story → process of the deaths that some of these sinks were told of and that were not taken back there."""
+    done = {(delivery.sink, delivery.event_id): delivery for delivery in delivered if delivery.sink in sinks}
     return {
-        id_: delivery.detail.removeprefix(SILENT)
-        for id_, delivery in ids.items()
-        if delivery.detail.startswith(SILENT) and return_id(id_) not in ids
+        story: delivery.detail.removeprefix(SILENT)
+        for (sink, story), delivery in done.items()
+        if delivery.detail.startswith(SILENT) and (sink, return_id(story)) not in done
     }

@@ -7,7 +7,10 @@
 * What died long before NOTIFY began (heartbeats are kept for hours) is told only if none of its kind lives, the newest
   one alone, and only after all had `silent_after_s` to appear.
 * Without any DETECT on the heartbeat topic, a stale newest status stands for it.
-* While our own heartbeat does not come back, it is Kafka that is silent: only that is told.
+* While our own heartbeat does not come back, it is Kafka that is silent: only that is told. Once it is back, the others
+  have a few seconds to be heard, too.
+* All ages are differences of one steady clock, from what we heard when. What records say of their own time is shown,
+  and decides nothing: a host whose clock steps, or a record that lies, is neither accused nor made to live for ever.
 """
 
 from __future__ import annotations
@@ -23,7 +26,9 @@ from stream_interp.records.heartbeat import Heartbeat
 from stream_interp.records.lane import Lane
 
 KINDS = ("encode", "detect")
-PAUSE_MS = 15_000  # longer between two judgements: this machine was asleep
+PAUSE_MS = 15_000  # longer between two turns: this machine was asleep; between two of our heartbeats: Kafka was away
+SETTLE_MS = 10_000  # after Kafka was away: heartbeats come every 5 s, once a client is connected again
+MAX_SLOTS = 1_000  # those heard of longest ago go first: whoever can write heartbeats must not fill the memory
 
 
 class Vouched(Struct, frozen=True):
@@ -31,6 +36,13 @@ class Vouched(Struct, frozen=True):
 
     lane: Lane
     as_of_ms: int
+
+
+class Seen(NamedTuple):
+    """The last status, and when it was heard."""
+
+    status: Vouched
+    heard_ms: int
 
 
 class Pulse(NamedTuple):
@@ -55,11 +67,11 @@ class Silent(NamedTuple):
 
 
 class Watchdog:
-    """What is known of the processes.
+    """What is known of the processes. Times named `steady_ms` and `heard_ms` are of one clock that is never set.
 
     Args:
         own: our own process id.
-        started_ms: when we began.
+        started_ms: when we began, Unix epoch ms; the steady clock began there, too.
         silent_after_ms: without a heartbeat.
         wording: of notifications.
     """
@@ -67,59 +79,88 @@ class Watchdog:
     def __init__(self, own: str, started_ms: int, silent_after_ms: int, wording: Wording) -> None:
         self._own, self._started_ms, self._after_ms, self._wording = own, started_ms, silent_after_ms, wording
         self._pulses: dict[str, Pulse] = {}
-        self._newest: Vouched | None = None
+        self._newest: Seen | None = None
         self._told: dict[str, str] = {}
-        self._judged_ms, self._resumed_ms = started_ms, 0
+        self._resumed = frozenset[str]()
+        self._own_heard_ms = self._turned_ms = started_ms
+        self._awake_ms = self._settled_ms = 0
         self.rival = ""  # an older process of our own slot that lives beside us
 
-    def heard(self, heartbeat: Heartbeat, heard_ms: int) -> None:
-        """A heartbeat. `heard_ms`: our clock at its arrival; the log's for those from before our start."""
-        slot = slot_of(heartbeat.process_id)
-        before = self._pulses.get(slot)
-        if before is None or _age_key(heartbeat) >= _age_key(before.heartbeat):
-            self._pulses[slot] = Pulse(heartbeat, heard_ms)
-        is_other = slot == slot_of(self._own) and heartbeat.process_id != self._own
-        if is_other and heartbeat.started_at_ms < self._started_ms < heartbeat.as_of_ms and not heartbeat.stopping:
-            self.rival = heartbeat.process_id
+    def heard_before(self, heartbeat: Heartbeat, logged_ms: int) -> None:
+        """A heartbeat from before our start, with the log's time of it."""
+        self._take(heartbeat, min(logged_ms, self._started_ms))
 
-    def seen(self, status: Vouched) -> None:
-        """A status; the newest `as_of` counts."""
-        if self._newest is None or status.as_of_ms > self._newest.as_of_ms:
-            self._newest = status
+    def heard(self, heartbeat: Heartbeat, steady_ms: int) -> None:
+        """A heartbeat, now."""
+        if heartbeat.process_id == self._own:
+            if steady_ms - self._own_heard_ms > PAUSE_MS:
+                self._settled_ms = steady_ms + SETTLE_MS
+            self._own_heard_ms = steady_ms
+        elif slot_of(heartbeat.process_id) == slot_of(self._own):
+            lives = heartbeat.started_at_ms < self._started_ms < heartbeat.as_of_ms and not heartbeat.stopping
+            self.rival = heartbeat.process_id if lives else self.rival
+        self._take(heartbeat, steady_ms)
+
+    def seen_before(self, status: Vouched, logged_ms: int) -> None:
+        """A status from before our start, with the log's time of it; in the order of partitions, not of time."""
+        heard_ms = min(logged_ms, self._started_ms)
+        if self._newest is None or heard_ms >= self._newest.heard_ms:
+            self._newest = Seen(status, heard_ms)
+
+    def seen(self, status: Vouched, steady_ms: int) -> None:
+        """A status, now."""
+        self._newest = Seen(status, steady_ms)
 
     def resume(self, told: Mapping[str, str]) -> None:
-        """Deaths that were told before we took over and not taken back: story → process."""
-        self._told = dict(told)
+        """Deaths that were told before we took over and not taken back: story → process.
 
-    def judge(self, now_ms: int) -> list[Notification]:
-        """Deaths that were not told yet, and returns of those that were."""
-        if now_ms - self._judged_ms > PAUSE_MS:  # we slept, not they
-            self._resumed_ms = now_ms
-        self._judged_ms = now_ms
-        silent = {one.story: one for one in self._silent(now_ms)}
+        Those that last are told once more: not every sink may have heard of them.
+        """
+        self._told, self._resumed = dict(told), frozenset(told)
+
+    def turn(self, steady_ms: int) -> None:
+        """Call it several times a second, also while another process leads."""
+        if steady_ms - self._turned_ms > PAUSE_MS:  # we slept, not they
+            self._awake_ms = steady_ms
+        self._turned_ms = steady_ms
+
+    def judge(self, steady_ms: int, now_ms: int) -> list[Notification]:
+        """Deaths that were not told yet, and returns of those that were. `now_ms`: Unix epoch, to be shown."""
+        if steady_ms < self._settled_ms:
+            return []
+        silent = {one.story: one for one in self._silent(steady_ms)}
         told = [
             self._wording.of_silence(story, one.process, one.lane, one.last_ms, now_ms, alone=one.alone)
             for story, one in silent.items()
-            if story not in self._told
+            if story not in self._told or story in self._resumed
         ]
-        living = {p.heartbeat.kind for p in self._pulses.values() if not self._is_stale(p.heard_ms, now_ms)}
+        self._resumed -= silent.keys()
+        living = {p.heartbeat.kind for p in self._pulses.values() if not self._is_stale(p.heard_ms, steady_ms)}
         back = [s for s, process in self._told.items() if s not in silent and process.partition("-")[0] in living]
         told += [self._wording.of_return(story, self._told.pop(story), now_ms) for story in back]
         self._told |= {story: one.process for story, one in silent.items()}
         return told
 
+    def _take(self, heartbeat: Heartbeat, heard_ms: int) -> None:
+        slot = slot_of(heartbeat.process_id)
+        before = self._pulses.pop(slot, None)
+        if before is not None and _is_predecessor(heartbeat, heard_ms, before):
+            self._pulses[slot] = before
+            return
+        self._pulses[slot] = Pulse(heartbeat, heard_ms)
+        if len(self._pulses) > MAX_SLOTS:
+            del self._pulses[next(iter(self._pulses))]
+
     def _silent(self, now_ms: int) -> Iterator[Silent]:
-        own = self._pulses.get(slot_of(self._own))
-        own_ms = own.heard_ms if own is not None and own.heartbeat.process_id == self._own else self._started_ms
-        if self._is_stale(own_ms, now_ms):
-            yield Silent(self._own, None, own_ms, alone=True)
+        if self._is_stale(self._own_heard_ms, now_ms):
+            yield Silent(self._own, None, self._own_heard_ms, alone=True)
             return
         for kind in KINDS:
             yield from self._silent_of(kind, now_ms)
         if self._newest is not None and not any(p.heartbeat.kind == "detect" for p in self._pulses.values()):
-            last_ms = self._newest.as_of_ms
-            if self._is_stale(max(last_ms, self._started_ms), now_ms):
-                yield Silent("detect", self._newest.lane, last_ms, alone=True)
+            status, heard_ms = self._newest
+            if self._is_stale(max(heard_ms, self._started_ms), now_ms):
+                yield Silent("detect", status.lane, status.as_of_ms, alone=True)
 
     def _silent_of(self, kind: str, now_ms: int) -> Iterator[Silent]:
         pulses = {slot: pulse for slot, pulse in self._pulses.items() if pulse.heartbeat.kind == kind}
@@ -140,7 +181,7 @@ class Watchdog:
                 yield one
 
     def _is_stale(self, heard_ms: int, now_ms: int) -> bool:
-        return now_ms - max(heard_ms, self._resumed_ms) > self._after_ms
+        return now_ms - max(heard_ms, self._awake_ms) > self._after_ms
 
 
 def slot_of(process_id: str) -> str:
@@ -148,5 +189,7 @@ def slot_of(process_id: str) -> str:
     return process_id.rpartition(":")[0] or process_id
 
 
-def _age_key(heartbeat: Heartbeat) -> tuple[int, int]:
-    return heartbeat.started_at_ms, heartbeat.as_of_ms
+def _is_predecessor(heartbeat: Heartbeat, heard_ms: int, before: Pulse) -> bool:
+    """A late record of the process whose slot another one has now, and is heard in."""
+    other = heartbeat.process_id != before.heartbeat.process_id
+    return other and heartbeat.started_at_ms < before.heartbeat.started_at_ms and heard_ms - before.heard_ms < PAUSE_MS

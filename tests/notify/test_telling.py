@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
+from msgspec import structs
 
 from stream_interp.notify.desk import Held, Send
 from stream_interp.notify.notification import Notification
@@ -350,7 +351,10 @@ def test_deaths_told_before_a_restart() -> None:
         for event_id, detail in (("s1", "detector silent: detect-0@h:1"), ("s2", "detector silent: encode-0@h:1"),
                                  (return_id("s2"), "detector back: encode-0@h:1"), ("e1", "alert"))
     ]  # fmt: skip
-    assert told_silent(deliveries) == {"s1": "detect-0@h:1"}
+    assert told_silent(deliveries, {"a"}) == {"s1": "detect-0@h:1"}
+    elsewhere = [structs.replace(one, sink="b") for one in deliveries[:2]]  # b was not told that s2 is back
+    assert told_silent(deliveries + elsewhere, {"a", "b"}) == {"s1": "detect-0@h:1", "s2": "encode-0@h:1"}
+    assert told_silent(deliveries + elsewhere, {"a", "c"}) == {"s1": "detect-0@h:1"}
 
 
 def test_hostile_names_are_inert_and_short() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import structs
 
 from stream_interp.notify.notification import Notification
-from stream_interp.notify.watchdog import PAUSE_MS, Vouched, Watchdog
+from stream_interp.notify.watchdog import MAX_SLOTS, PAUSE_MS, Vouched, Watchdog
 from stream_interp.notify.wording import Wording, return_id
 from stream_interp.records.heartbeat import Heartbeat
 from tests.notify.alerts import LANE, START_MS
@@ -27,7 +27,8 @@ class Yard:
             process_id=process, kind=process.partition("-")[0], as_of_ms=at_ms,  # type: ignore[arg-type]
             started_at_ms=START_MS + round(started_s * 1000), version="0",
         )  # fmt: skip
-        self.dog.heard(structs.replace(beat, **more), at_ms)
+        hear = self.dog.heard_before if at_s < 0 else self.dog.heard
+        hear(structs.replace(beat, **more), at_ms)
 
     def until(self, at_s: int) -> list[tuple[int, Notification]]:
         """Judges every second."""
@@ -35,7 +36,9 @@ class Yard:
         for second in range(self._judged_s, at_s + 1):
             if self._own and second % 5 == 0:
                 self.beat(OWN, second)
-            told += [(second, n) for n in self.dog.judge(START_MS + second * 1000)]
+            steady_ms = START_MS + second * 1000
+            self.dog.turn(steady_ms)
+            told += [(second, n) for n in self.dog.judge(steady_ms, steady_ms)]
         self._judged_s = at_s + 1
         return told
 
@@ -113,8 +116,8 @@ def test_deaths_from_just_before_our_start_are_told_in_time() -> None:
 
 def test_without_any_detector_the_newest_status_speaks() -> None:
     yard = Yard()
-    yard.dog.seen(Vouched(LANE, START_MS - 10**8))
-    yard.dog.seen(Vouched(LANE, START_MS - 10**7))
+    yard.dog.seen_before(Vouched(LANE, START_MS - 10**8), START_MS - 10**8)
+    yard.dog.seen_before(Vouched(LANE, START_MS - 10**7), START_MS - 10**7)
     ((second, told),) = yard.until(100)
     assert second == AFTER_S + 1
     assert LANE.lane_id in told.text
@@ -124,7 +127,7 @@ def test_without_any_detector_the_newest_status_speaks() -> None:
 
 def test_a_fresh_status_is_no_death() -> None:
     yard = Yard()
-    yard.dog.seen(Vouched(LANE, START_MS + 99_000))
+    yard.dog.seen(Vouched(LANE, START_MS + 99_000), START_MS + 99_000)
     assert yard.until(100) == []
 
 
@@ -137,7 +140,60 @@ def test_where_our_own_heartbeat_does_not_come_back_only_that_is_told() -> None:
     yard.beat(OWN, 81)
     yard.beat("detect-0@a:1", 81)
     yard.beat("encode-0@a:1", 81)
-    assert [n.phase for _, n in yard.until(90)] == ["resolved"]
+    assert [n.phase for _, n in yard.until(91)] == ["resolved"]
+
+
+def test_after_kafka_was_away_the_others_have_time_to_be_heard_again() -> None:
+    yard = Yard(own=False)
+    for process in (OWN, "detect-0@a:1", "encode-0@a:1"):
+        yard.beat(process, 1)
+    yard.until(44)
+    yard.beat(OWN, 45)  # 44 s without Kafka; ours is the first to come through
+    assert yard.until(52) == []
+    yard.beat("detect-0@a:1", 53)
+    ((second, died),) = yard.until(80)
+    assert (second, died.title) == (55, "detector silent: encode-0@a:1")  # a death meanwhile is told in time
+
+
+def test_a_clock_that_steps_back_is_no_death_and_one_that_lied_hides_none() -> None:
+    yard = Yard()
+    yard.beat("detect-0@a:1", 0)
+    yard.beat("detect-0@a:1", 1, as_of_ms=2**62)
+    for second in range(2, 100, 5):
+        yard.beat("detect-0@a:1", second, as_of_ms=START_MS + second - 3_600_000)
+        yard.until(second)
+    yard.beat("detect-0@a:2", 104, started_s=-9_000)  # restarted after its clock was set back
+    yard.beat("detect-0@a:2", 109, started_s=-9_000)
+    yard.beat("detect-0@a:2", 120, started_s=-9_000)
+    assert yard.until(160) == []
+    assert titles(yard.until(170)) == ["detector silent: detect-0@a:2"]
+
+
+def test_forged_heartbeats_of_our_own_deafen_nobody() -> None:
+    yard = Yard()
+    yard.beat(OWN, 0, as_of_ms=2**62, started_at_ms=2**62)
+    yard.beat("notify-0@host:77", 1, as_of_ms=2**62, started_at_ms=2**62)
+    yard.beat("detect-0@a:1", 10)
+    assert titles(yard.until(100)) == ["detector silent: detect-0@a:1"]
+    assert yard.dog.rival == ""
+
+
+def test_heartbeats_of_very_many_processes_do_not_fill_the_memory() -> None:
+    yard = Yard()
+    for number in range(MAX_SLOTS + 100):
+        yard.beat(f"encode-{number}@a:1", 1)
+    yard.beat("encode-0@b:1", 2)
+    assert len(yard.until(60)) == MAX_SLOTS - 1  # and our own
+
+
+def test_who_waited_beside_the_leader_tells_in_time() -> None:
+    yard = Yard()
+    yard.beat("detect-0@a:1", 10)
+    for second in range(55):  # it follows, another one leads
+        yard.dog.turn(START_MS + second * 1000)
+        yard.beat(OWN, second)
+    steady_ms = START_MS + 56_000
+    assert [n.title for n in yard.dog.judge(steady_ms, steady_ms)] == ["detector silent: detect-0@a:1"]
 
 
 def test_a_machine_that_slept_accuses_nobody() -> None:
@@ -145,8 +201,10 @@ def test_a_machine_that_slept_accuses_nobody() -> None:
     yard.beat("detect-0@a:1", 10)
     yard.until(12)
     late_ms = START_MS + 12_000 + PAUSE_MS + 600_000
-    assert yard.dog.judge(late_ms) == []
-    assert yard.dog.judge(late_ms + 1_000) == []
+    yard.dog.turn(late_ms)
+    assert yard.dog.judge(late_ms, late_ms) == []
+    yard.dog.turn(late_ms + 1_000)
+    assert yard.dog.judge(late_ms + 1_000, late_ms) == []
 
 
 def test_what_was_told_before_a_restart_is_taken_back_only_on_a_sign_of_life() -> None:
@@ -156,9 +214,19 @@ def test_what_was_told_before_a_restart_is_taken_back_only_on_a_sign_of_life() -
     second = Yard()
     second.dog.resume({died.story: "detect-0@a:1"})
     second.beat("encode-0@a:1", 30)
-    assert [n for _, n in second.until(40) if n.kind != "silent"] == []
+    assert second.until(40) == []
     second.beat("detect-0@b:1", 41)
     assert [n.id for _, n in second.until(50)] == [return_id(died.story)]
+
+
+def test_a_death_that_lasts_is_told_again_after_a_restart_for_the_sinks_that_did_not_hear_of_it() -> None:
+    first = Yard()
+    first.beat("detect-0@a:1", -60)
+    ((_, died),) = first.until(100)
+    second = Yard()
+    second.beat("detect-0@a:1", -60)
+    second.dog.resume({died.story: "detect-0@a:1"})
+    assert [n.id for _, n in second.until(100)] == [died.id]
 
 
 def test_a_rival_is_an_older_process_of_our_slot_that_lives() -> None:
