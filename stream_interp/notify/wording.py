@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from stream_interp.notify.notification import Kind, Notification
-from stream_interp.notify.sinks.text import one_line
-from stream_interp.notify.story import Story
-from stream_interp.records.alert import FeatureDrift, ScoreDrift
-from stream_interp.records.envelope import rfc3339
+from stream_interp.notify.sinks.text import is_web, moment, one_line
+from stream_interp.notify.story import FIRING, Story
+from stream_interp.records.alert import Alert, FeatureDrift, ScoreDrift
 from stream_interp.records.lane import Lane, digest
 
 NAME_CHARACTERS = 80
@@ -18,18 +17,22 @@ TITLE_CHARACTERS = 300
 REASON_CHARACTERS = 500
 LISTED = 5  # features and scores in a text; the alert beside it has more
 LISTED_STORIES = 20  # in a digest
+_ID = re.compile(r"[A-Za-z0-9]{1,64}")
 SILENT = "detector silent: "  # before the process's id
-LATEST_MS = 253_402_300_799_999  # the end of the year 9999: what the calendar can show
 
 _WHAT = {
     "opened": "drift",
     "updated": "drift goes on",
     "escalated": "drift escalated",
-    "resolved": "resolved",
+    "resolved": "drift resolved",
     "blind": "blind: no windows arrive",
     "seeing": "windows arrive again",
     "integrity_error": "integrity error",
     "integrity_restored": "integrity restored",
+}
+_MEANS = {
+    "blind": "Nothing of this lane is judged until windows arrive again.",
+    "integrity_error": "What this lane's status says is not to be trusted until this has ended.",
 }
 
 
@@ -62,11 +65,11 @@ class Wording(NamedTuple):
             phase=story.phase(now_ms),
             severity=alert.severity,
             title=_title(story, kind),
-            text="\n".join(_lines(story, kind, now_ms, openings)),
+            text="\n".join([*_lines(story, kind, now_ms, openings), *self._first(alert), _lane_line(alert.lane)]),
             at_ms=alert.at_ms,
             started_at_ms=story.started_at_ms,
             event_ids=list(event_ids),
-            links=self._links(story.id, alert.runbook or f"{alert.cause_hint}.md"),
+            links=self._links(story.id, _page(alert)),
             alert=alert,
         )
 
@@ -95,7 +98,10 @@ class Wording(NamedTuple):
         return Notification(
             id=story, kind="silent", story=story, phase="firing", severity="critical" if alone else "warning",
             title=SILENT + name,
-            text=f"Last sign of life{of}: {_when(last_ms)}; {left}. Until it is back, what it watches is not seen.",
+            text="\n".join([
+                f"Last sign of life{of}: {moment(last_ms)}; {left}. Until it is back, what it watches is not seen.",
+                "look first: stream-interp doctor", *self._unlinked("detector_silent.md"),
+            ]),
             at_ms=now_ms, started_at_ms=last_ms, event_ids=[story], links=self._runbook("detector_silent.md"),
         )  # fmt: skip
 
@@ -116,6 +122,16 @@ class Wording(NamedTuple):
             text=f"This is a test of the sink {one_line(sink, NAME_CHARACTERS)}. Nothing has happened.", at_ms=now_ms,
             started_at_ms=now_ms, event_ids=[id_], links=self._links(id_, ""),
         )  # fmt: skip
+
+    def _first(self, alert: Alert) -> list[str]:
+        """What to do first. Only of an id that means nothing to a shell: people copy the line."""
+        page = self._unlinked(_page(alert)) if alert.transition in FIRING else []
+        named = _ID.fullmatch(alert.incident_id) is not None
+        return [*([f"look first: stream-interp alerts show {alert.incident_id}"] if named else []), *page]
+
+    def _unlinked(self, page: str) -> list[str]:
+        """The runbook in words, where it has no address that a link could go to."""
+        return [f"runbook: {path}" for path in self._runbook(page).values() if not is_web(path)]
 
     def _links(self, story: str, page: str) -> dict[str, str]:
         ui = {"ui": f"{self.ui_url.rstrip('/')}/incidents/{story}"} if self.ui_url else {}
@@ -143,25 +159,34 @@ def _title(story: Story, kind: Kind) -> str:
 
 def _lines(story: Story, kind: Kind, now_ms: int, openings: int) -> list[str]:
     alert = story.alert
-    lines = [_lane_line(alert.lane), _span(story)]
+    lines = _moved(alert)
+    if alert.note:
+        lines.append(one_line(alert.note, REASON_CHARACTERS))
+    lines.append(_span(story))
     if kind == "flapping":
         lines.append(f"It opened {openings} times in a short while: held back from now on until it is calm.")
     if story.ended_ms is None and story.acknowledged(now_ms) and story.ack is not None:
         author, reason = one_line(story.ack.author, NAME_CHARACTERS), one_line(story.ack.reason, REASON_CHARACTERS)
         lines.append(f"acknowledged by {author} (as claimed): {reason}")
+    return lines
+
+
+def _moved(alert: Alert) -> list[str]:
+    """What moved, from what to what."""
+    lines = [_MEANS[alert.transition]] if alert.transition in _MEANS else []
     if alert.features_drifted:
-        lines.append(f"{alert.features_drifted} features drifted: " + "; ".join(map(_feature, alert.features[:LISTED])))
+        plural = "features" if alert.features_drifted > 1 else "feature"
+        listed = "; ".join(map(_feature, alert.features[:LISTED]))
+        lines.append(f"{alert.features_drifted} {plural} drifted, share of requests that fire: {listed}")
     if alert.scores:
-        lines.append("scores: " + "; ".join(map(_score, alert.scores[:LISTED])))
-    if alert.note:
-        lines.append(one_line(alert.note, REASON_CHARACTERS))
+        lines.append("scores of requests, median: " + "; ".join(map(_score, alert.scores[:LISTED])))
     if not alert.explanations_reliable:
         lines.append("The SAE is out of health: do not trust feature names now.")
     return lines
 
 
 def _where(lane: Lane) -> str:
-    return f"{one_line(lane.model_id, NAME_CHARACTERS)} {one_line(lane.hook_name, NAME_CHARACTERS)}"
+    return f"{one_line(lane.model_id, NAME_CHARACTERS)}/{one_line(lane.hook_name, NAME_CHARACTERS)}"
 
 
 def _lane_line(lane: Lane) -> str:
@@ -171,12 +196,17 @@ def _lane_line(lane: Lane) -> str:
 
 
 def _span(story: Story) -> str:
-    began = _when(story.started_at_ms)
-    return f"since {began}" if story.ended_ms is None else f"from {began} to {_when(story.alert.at_ms)}"
+    alert, began = story.alert, moment(story.started_at_ms)
+    if story.ended_ms is not None:
+        return f"from {began} to {moment(alert.at_ms)}"
+    if not alert.opened_request:
+        return f"since {began}"
+    before = alert.opened_request - alert.change_estimate_request
+    return f"since {began}; the change began about {before:,} requests earlier"
 
 
-def _when(at_ms: int) -> str:
-    return rfc3339(min(max(at_ms, 0), LATEST_MS))
+def _page(alert: Alert) -> str:
+    return alert.runbook or f"{alert.cause_hint}.md"
 
 
 def _feature(drift: FeatureDrift) -> str:

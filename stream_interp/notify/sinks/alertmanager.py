@@ -23,7 +23,7 @@ import msgspec
 from stream_interp.notify.notification import Notification
 from stream_interp.notify.sinks.http_client import HttpClient, bearer_token
 from stream_interp.notify.sinks.sink import SinkTools, required
-from stream_interp.notify.sinks.text import one_line, plain, safe_id, web_links
+from stream_interp.notify.sinks.text import headline, one_line, plain, safe_id, web_links
 from stream_interp.records.alert import Severity
 from stream_interp.records.envelope import rfc3339
 from stream_interp.settings import SinkSettings
@@ -70,7 +70,7 @@ def _alert(notification: Notification, severity: Severity, ends_ms: int) -> dict
     return {
         "labels": labels(notification) | {"severity": severity},
         "annotations": {
-            "summary": one_line(notification.title, SUMMARY_CHARACTERS),
+            "summary": headline(notification, SUMMARY_CHARACTERS),
             "description": plain(notification.text, DESCRIPTION_CHARACTERS),
             "kind": notification.kind,
             "event_id": safe_id(notification.id, LABEL_CHARACTERS),

@@ -31,7 +31,7 @@ from stream_interp.notify.notification import Notification
 from stream_interp.notify.sinks.guard import Destination, read_allow
 from stream_interp.notify.sinks.http_client import reason, split_url
 from stream_interp.notify.sinks.sink import SinkError, SinkTools, required, secret, where
-from stream_interp.notify.sinks.text import one_line, plain, safe_id, web_links
+from stream_interp.notify.sinks.text import headline, one_line, plain, safe_id, web_links
 from stream_interp.records.lane import digest
 from stream_interp.settings import SinkSettings
 
@@ -107,8 +107,7 @@ def message(notification: Notification, settings: SinkSettings) -> EmailMessage:
     """The mail. Its Message-ID is the same on every try; hashes keep untrusted text out of the headers."""
     mail = EmailMessage(policy=SMTP)
     mail["From"], mail["To"] = settings.sender, ", ".join(settings.to)
-    title = f"[{notification.severity}] {notification.phase}: {notification.title}"
-    mail["Subject"] = one_line(title, SUBJECT_CHARACTERS)
+    mail["Subject"] = headline(notification, SUBJECT_CHARACTERS)
     mail["Date"] = datetime.fromtimestamp(notification.at_ms / 1000, UTC)
     mail["Message-ID"] = f"<{digest(plain(notification.id, 10_000))[:32]}@stream-interp>"
     mail["References"] = f"<{digest(plain(notification.story, 10_000))[:32]}.story@stream-interp>"

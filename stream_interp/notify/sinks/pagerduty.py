@@ -17,7 +17,7 @@ import msgspec
 from stream_interp.notify.notification import Notification
 from stream_interp.notify.sinks.http_client import HttpClient
 from stream_interp.notify.sinks.sink import SinkTools, secret
-from stream_interp.notify.sinks.text import one_line, plain, safe_id, web_links
+from stream_interp.notify.sinks.text import headline, one_line, plain, safe_id, web_links
 from stream_interp.records.envelope import rfc3339
 from stream_interp.settings import SinkSettings
 
@@ -65,7 +65,7 @@ def _payload(notification: Notification) -> dict[str, Any]:
         site = f"{lane.tenant}/{lane.model_id}"
         named = {"source": site, "component": lane.hook_name, "group": site, "class": notification.alert.cause_hint}
     return {
-        "summary": one_line(notification.title, SUMMARY_CHARACTERS) or notification.kind,
+        "summary": headline(notification, SUMMARY_CHARACTERS),
         "severity": SEVERITIES[notification.severity],
         "timestamp": rfc3339(notification.at_ms),
         **{name: one_line(value, NAME_CHARACTERS) for name, value in named.items() if value},

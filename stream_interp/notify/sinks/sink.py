@@ -64,7 +64,7 @@ async def resolve_host(host: str, port: int) -> list[str]:
 
 
 def write_stdout(line: str) -> None:
-    """One line on standard output, at once."""
+    """A line, or several, on standard output, at once."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
@@ -76,7 +76,7 @@ class SinkTools:
     Attributes:
         now_s: Unix epoch seconds.
         resolve: (host, port) → addresses.
-        write_line: takes one line of the console sink, without its newline.
+        write_line: takes the lines of one notification of the console sink, without the last newline.
         tls_context: makes the TLS settings of outgoing calls; the real one trusts the system's authorities, and those
             in the file that the environment variable `SSL_CERT_FILE` names.
     """

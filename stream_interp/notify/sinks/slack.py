@@ -20,7 +20,7 @@ import msgspec
 from stream_interp.notify.notification import Notification
 from stream_interp.notify.sinks.http_client import HttpClient
 from stream_interp.notify.sinks.sink import SinkTools, secret
-from stream_interp.notify.sinks.text import escape_html, one_line, plain, web_links
+from stream_interp.notify.sinks.text import escape_html, headline, plain, web_links
 from stream_interp.settings import SinkSettings
 
 SECTION_CHARACTERS = 3_000  # Slack's limit of a text in a section, after escaping
@@ -44,8 +44,7 @@ class Slack:
 
 def message(notification: Notification) -> dict[str, Any]:
     """The JSON that an incoming webhook takes."""
-    state = f"{MARKS[notification.phase]} {notification.phase} · {notification.severity}"
-    title = escaped(f"{state} · {one_line(notification.title, TITLE_CHARACTERS)}", SECTION_CHARACTERS)
+    title = escaped(f"{MARKS[notification.phase]} {headline(notification, TITLE_CHARACTERS)}", SECTION_CHARACTERS)
     blocks = [_section("plain_text", title)]
     if text := escaped(plain(notification.text, SECTION_CHARACTERS).strip(), SECTION_CHARACTERS):
         blocks.append(_section("plain_text", text))

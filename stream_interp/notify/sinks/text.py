@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from datetime import UTC, datetime
 
 from stream_interp.notify.notification import Notification
 from stream_interp.records.lane import digest
+
+LATEST_MS = 253_402_300_799_999  # the end of the year 9999: what the calendar can show
 
 _BIDI = frozenset(
     "\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
@@ -36,10 +39,26 @@ def escape_html(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
+def headline(notification: Notification, limit: int) -> str:
+    """Severity and title on one line, each once."""
+    title, severity = one_line(notification.title, limit), f"{notification.severity}: "
+    return short(severity + title.removeprefix(severity), limit)
+
+
+def moment(at_ms: int) -> str:
+    """A time of Unix epoch milliseconds as people read it: `2026-01-31 09:30:00 UTC`."""
+    seconds = min(max(at_ms, 0), LATEST_MS) // 1000
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def is_web(url: str) -> bool:
+    """A browser can open it; a path of the source tree it cannot, nor what is no valid URI."""
+    return len(url) <= LINK_CHARACTERS and _WEB.fullmatch(url) is not None
+
+
 def web_links(notification: Notification) -> dict[str, str]:
-    """Its links that a browser can open, by name; a path of the source tree is none, nor is what is no valid URI."""
-    links = notification.links.items()
-    return {one_line(name, 40): url for name, url in links if len(url) <= LINK_CHARACTERS and _WEB.fullmatch(url)}
+    """Its links that a browser can open, by name."""
+    return {one_line(name, 40): url for name, url in notification.links.items() if is_web(url)}
 
 
 def safe_id(text: str, limit: int) -> str:

@@ -17,9 +17,10 @@ from msgspec.structs import replace
 
 from stream_interp.notify.notification import Notification
 from stream_interp.notify.sinks import SINKS, SinkError, make_sink
+from stream_interp.notify.sinks.text import headline
 from stream_interp.settings import SinkSettings
 from tests.notify.sinks import fakes
-from tests.notify.sinks.cases import HOSTILE, NOTIFICATIONS, TEST
+from tests.notify.sinks.cases import HOSTILE, NOTIFICATIONS, PLAIN, TEST
 
 REMOTE = [kind for kind in SINKS if kind != "console"]
 SLACK_S = 1.5  # for a busy machine, beyond the sink's own timeout
@@ -234,9 +235,9 @@ def test_a_name_that_cannot_be_looked_up_is_retried(kind: str, tmp_path: Path) -
     asyncio.run(run())
 
 
-def test_console_writes_one_inert_line_for_each() -> None:
-    lines: list[str] = []
-    sink = make_sink(SinkSettings(name="x", type="console"), fakes.tools(write_line=lines.append))
+def test_console_writes_inert_lines_that_pass_for_no_other_notification() -> None:
+    written: list[str] = []
+    sink = make_sink(SinkSettings(name="x", type="console"), fakes.tools(write_line=written.append))
 
     async def run() -> None:
         for notification in NOTIFICATIONS.values():
@@ -244,10 +245,24 @@ def test_console_writes_one_inert_line_for_each() -> None:
         await sink.close()
 
     asyncio.run(run())
-    assert len(lines) == len(NOTIFICATIONS)
-    assert all(line.isprintable() and len(line) < 2_300 for line in lines)
-    assert any(r"\x1b[31mred" in line for line in lines)
-    assert all(HOSTILE["html"][:25] in line for line in lines if "script" in line)
+    assert len(written) == len(NOTIFICATIONS)
+    for one in written:
+        first, *rest = one.split("\n")
+        assert first.startswith("2023-11-14 22:13:20 UTC critical: ")
+        assert all(line.isprintable() and len(line) < 2_300 for line in (first, *rest))
+        assert rest
+        assert all(line.startswith("  ") for line in rest)
+        assert len(rest) < 40
+    assert any(r"\x1b[31mred" in one for one in written)
+    assert all(HOSTILE["html"][:25] in one for one in written if "script" in one)
+    assert "  ui: https://ui.test/lanes/5d4c?a=1&b=2\n" in written[0]
+
+
+def test_the_severity_is_said_once() -> None:
+    plain = replace(PLAIN, title="critical: drift on a/b (data_shift)")
+    assert headline(plain, 100) == "critical: drift on a/b (data_shift)"
+    assert headline(replace(plain, title="detector silent: detect-0"), 100) == "critical: detector silent: detect-0"
+    assert headline(plain, 10) == "critical:…"
 
 
 def test_a_console_that_is_gone_is_retried() -> None:

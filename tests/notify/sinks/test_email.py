@@ -50,7 +50,7 @@ def test_a_repeat_has_the_same_message_id_and_a_story_one_thread(tmp_path: Path)
     first, again, later = (message(n, made) for n in (PLAIN, PLAIN, replace(PLAIN, id="other", phase="resolved")))
     assert first["Message-ID"] == again["Message-ID"] != later["Message-ID"]
     assert first["References"] == later["References"]
-    assert first["Subject"] == "[critical] firing: credit-risk/hidden: 1 feature drifted"
+    assert first["Subject"] == "critical: credit-risk/hidden: 1 feature drifted"
     assert first["Auto-Submitted"] == "auto-generated"
     assert PLAIN.links["ui"] in first.get_content()
 
