@@ -9,7 +9,7 @@ from functools import partial
 
 from stream_interp.kafka.latest import read_latest
 from stream_interp.kafka.produce import TopicProducer
-from stream_interp.records.delivery import Delivery, encode_delivery
+from stream_interp.records.delivery import Delivery, encode_delivery, forget_delivery
 from stream_interp.records.dlq import DeadLetter, encode_dead_letter
 from stream_interp.records.envelope import Envelope
 from stream_interp.settings import KafkaSettings
@@ -54,6 +54,15 @@ class Ledger:
         new = list(deliveries)
         self._known |= {(delivery.sink, delivery.event_id): delivery for delivery in new}
         await self._write(self._deliveries, list(map(encode_delivery, new)))
+
+    async def forget_before(self, at_ms: int) -> None:
+        """Takes off the topic what was done before that, Unix epoch ms; where sinks began stays."""
+        old = {key: d for key, d in self._known.items() if d.outcome != "begun" and d.at_ms < at_ms}
+        for key in old:
+            del self._known[key]
+        if old:
+            log.info("%s: forgets %d deliveries of alerts that are no more", DELIVERIES, len(old))
+        await self._write(self._deliveries, list(map(forget_delivery, old.values())))
 
     async def set_aside(self, letter: DeadLetter, key: bytes) -> None:
         """A dead letter; returns once Kafka has it."""

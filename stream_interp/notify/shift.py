@@ -7,7 +7,8 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
+from typing import Any
 
 from stream_interp.errors import IntegrityError
 from stream_interp.kafka.client import consumer_config
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 ALERTS = "interp.alerts"
 LONGEST_ID = 200  # ids become keys of deliveries
+MARGIN_MS = 86_400_000
 
 
 class Shift:
@@ -54,7 +56,8 @@ class Shift:
         self.ready = False
         self._early: list[Consumed | Annotation] = []  # what came before we were ready
         self._workers: dict[str, Delivering] = {}
-        self._held: set[asyncio.Task[None]] = set()
+        self._oldest_ms: int | None = None  # of all alerts that the log still has
+        self._writing: set[asyncio.Task[None]] = set()
 
     @property
     def workers(self) -> Mapping[str, Delivering]:
@@ -74,6 +77,8 @@ class Shift:
         timeouts = {sink.name: sink.timeout_s for sink in self._settings.notify.sinks}
         self._workers = {name: self._worker(name, sink, timeouts[name]) for name, sink in self._sinks.items()}
         self.ready = True
+        if self._oldest_ms is not None:  # an alert is delivered after it was written, by clocks that differ a little
+            self._write(self._ledger.forget_before(self._oldest_ms - MARGIN_MS))
         for early in self._early:
             self.order(early) if isinstance(early, Annotation) else self.take(early)
         self.decide()
@@ -110,7 +115,7 @@ class Shift:
     async def close(self, within_s: float) -> None:
         """Begins nothing new; what is being sent has so long to end."""
         await asyncio.gather(*(worker.close(within_s) for worker in self._workers.values()))
-        for task in self._held:
+        for task in self._writing:
             task.cancel()
 
     async def _begun(self) -> dict[str, int]:
@@ -124,11 +129,14 @@ class Shift:
         return {d.sink: d.at_ms for d in [*known.values(), *fresh] if d is not None}
 
     def _read_backlog(self) -> None:
+        """Others' partitions are read, too: a delivery does not say which one its alert is in."""
         kafka = self._settings.kafka
-        for message in read_topic_to_end(
-            consumer_config(kafka, "backlog"), kafka.topic_prefix + ALERTS, self.partitions
-        ):
-            self._fold(consumed(message))
+        for message in read_topic_to_end(consumer_config(kafka, "backlog"), kafka.topic_prefix + ALERTS):
+            record = consumed(message)
+            ages = (record.timestamp_ms, self._oldest_ms)
+            self._oldest_ms = min(at_ms for at_ms in ages if at_ms is not None)
+            if record.partition in self.next_offsets:
+                self._fold(record)
 
     def _fold(self, record: Consumed) -> str | None:
         if record.offset < self.next_offsets.get(record.partition, 0):
@@ -157,7 +165,7 @@ class Shift:
     def _record_held(self, sink: str, held: Held) -> None:
         self._workers[sink].counts["silenced"] += len(held.event_ids)
         at_ms = _now_ms()
-        task = asyncio.create_task(
+        self._write(
             self._ledger.record(
                 Delivery(
                     sink=sink, event_id=event_id, outcome="silenced", attempts=0, at_ms=at_ms, detail=held.detail,
@@ -166,8 +174,11 @@ class Shift:
                 for event_id in held.event_ids
             )
         )  # fmt: skip
-        self._held.add(task)
-        task.add_done_callback(self._held.discard)
+
+    def _write(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
 
 
 def _sane(event: Alert | Annotation) -> Alert | Annotation:

@@ -26,4 +26,13 @@ class Delivery(Struct, frozen=True, kw_only=True):
 
 def encode_delivery(delivery: Delivery) -> Envelope:
     """Keyed by sink and event, for a compacted topic."""
-    return json_record(f"{delivery.sink}/{delivery.event_id}", CE_TYPE, delivery)
+    return json_record(_key(delivery), CE_TYPE, delivery)
+
+
+def forget_delivery(delivery: Delivery) -> Envelope:
+    """Its tombstone."""
+    return Envelope(_key(delivery).encode(), [], None)
+
+
+def _key(delivery: Delivery) -> str:
+    return f"{delivery.sink}/{delivery.event_id}"

@@ -16,6 +16,7 @@ from stream_interp.kafka.client import producer_config
 from stream_interp.kafka.control import publish_controls
 from stream_interp.records.alert import Alert, encode_alert
 from stream_interp.records.control import Order, make_order
+from stream_interp.records.delivery import Delivery, encode_delivery
 from stream_interp.records.envelope import Envelope, read_json
 from stream_interp.records.heartbeat import Heartbeat, encode_heartbeat
 from stream_interp.records.lane import Lane
@@ -223,3 +224,19 @@ def test_a_second_one_of_the_same_instance_is_refused(bench: Bench) -> None:
             assert "kafka.instance" in second.text
         bench.produce("interp.alerts", [encode_alert(now_alert(1))])
         until(lambda: len(hook.calls) == 1, first, 40)
+
+
+def test_deliveries_of_alerts_that_the_log_has_lost_are_taken_off_the_topic(bench: Bench) -> None:
+    now_ms = round(time.time() * 1000)
+    kept = now_alert(1)
+    old, newer = (
+        Delivery(sink="hook0", event_id=name, outcome="delivered", attempts=1, at_ms=now_ms - days * 86_400_000)
+        for name, days in (("lost", 3), ("perhaps", 0))
+    )
+    began = Delivery(sink="hook0", event_id="begin", outcome="begun", attempts=0, at_ms=now_ms - 10 * 86_400_000)
+    bench.produce("interp.deliveries", map(encode_delivery, (began, old, newer)))
+    bench.produce("interp.alerts", [encode_alert(kept)])
+    with receiver() as hook, bench.worker(bench.sinks(hook)) as worker:
+        until(lambda: "hook0/lost" not in bench.deliveries(), worker, 40)
+        until(lambda: hook.ids == [kept.event_id], worker, 20)
+        assert set(bench.deliveries()) >= {"hook0/begin", "hook0/perhaps"}
