@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 from msgspec import structs
 
-from stream_interp.detect.orders import open_incident_id, version_in_effect
+from stream_interp.detect.orders import open_incident_id, shape_version, supersedes
 from stream_interp.detect.partition import WindowsPartition
 from stream_interp.detect.state import LaneState
-from stream_interp.records.control import Manifest, Marker, Order, Versioned
+from stream_interp.errors import IntegrityError
+from stream_interp.records.control import Manifest, Marker, Order, Versioned, read_baseline
 from stream_interp.settings import DriftSettings, Settings
 
 
@@ -23,7 +24,8 @@ class LaneWatch:
     def __init__(self, since_s: float) -> None:
         self._since_s = since_s
         self._window_s: dict[str, float] = {}
-        self._marked: dict[str, int] = {}  # lane → newest baseline or order to learn again with a marker
+        self._looked_at: dict[str, int] = {}  # lane → newest baseline that has its marker or needs none
+        self._relearned: dict[str, int] = {}  # lane → newest order to learn again with a marker
         self._resolved: set[str] = set()  # incidents whose end has a marker
         self._blind_at: dict[str, int] = {}  # lane → its position when `blind` was written
 
@@ -35,13 +37,16 @@ class LaneWatch:
         """The marker that brings the newest baseline into effect, once; None where it is in effect or marked."""
         manifest = newest.manifest
         lane_id = manifest.lane.lane_id
-        in_effect = version_in_effect(state) if state is not None else -1
-        if manifest.version <= max(in_effect, self._marked.get(lane_id, -1)):
+        if manifest.version <= self._looked_at.get(lane_id, -1):
             return None
-        self._marked[lane_id] = manifest.version
+        self._looked_at[lane_id] = manifest.version  # what is in effect only grows newer: once void, void for ever
+        projector_version = _projector_version(newest)
+        if state is not None and not supersedes(state, manifest.version, projector_version):
+            return None
         return Marker(
-            kind="baseline", lane=manifest.lane, version=manifest.version, sha256=manifest.sha256, drift=drift
-        )
+            kind="baseline", lane=manifest.lane, version=manifest.version, sha256=manifest.sha256, drift=drift,
+            projector_version=projector_version,
+        )  # fmt: skip
 
     def order_marker(self, state: LaneState, manifest: Manifest, order: Order, settings: Settings) -> Marker | None:
         """The marker of a `resolve` or `relearn`, once; None where there is nothing left for it to do."""
@@ -55,9 +60,9 @@ class LaneWatch:
             self._resolved.add(order.incident_id)
             return marker
         lane_id = order.lane.lane_id
-        if order.version <= max(version_in_effect(state), self._marked.get(lane_id, -1)):
+        if order.version <= max(shape_version(state), self._relearned.get(lane_id, -1)):
             return None
-        self._marked[lane_id] = order.version
+        self._relearned[lane_id] = order.version
         drift, requests = settings.drift, settings.baseline.requests
         return structs.replace(marker, kind="relearn", drift=drift, baseline_requests=requests)
 
@@ -82,3 +87,11 @@ def _may_be_idle(state: LaneState, settings: Settings) -> bool:
         tenant=lane.tenant, model_id=lane.model_id, model_revision=lane.model_revision, hook_name=lane.hook_name
     )
     return site is not None and site.idle_ok
+
+
+def _projector_version(baseline: Versioned) -> int:
+    """One that cannot be read gets a marker all the same: where that is applied, the lane says so."""
+    try:
+        return read_baseline(baseline)[0].projector_version
+    except IntegrityError:
+        return baseline.manifest.version

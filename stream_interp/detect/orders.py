@@ -20,12 +20,12 @@ from stream_interp.settings import DriftSettings
 
 
 def apply_baseline(state: LaneState, baseline: Versioned, drift: DriftSettings, position: Position) -> StepResult:
-    """A marker names a baseline: the lane is armed with it here. A version already in effect changes nothing.
+    """A marker names a baseline: the lane is armed with it here. One that is not newer changes nothing.
 
     An open incident ends: what it says was judged by the baseline before.
     """
     header, arrays = read_baseline(baseline)
-    if header.version <= version_in_effect(state):
+    if not supersedes(state, header.version, header.projector_version):
         return StepResult(replace(state, position=position))
     manifest = baseline.manifest
     note = f"baseline {header.version} by {manifest.author or 'unknown'}: {manifest.reason}"
@@ -46,7 +46,7 @@ def resolve(state: LaneState, marker: Marker, position: Position) -> StepResult:
 
 def relearn(state: LaneState, marker: Marker, position: Position) -> StepResult:
     """An operator has the lane learn again from its next windows; what is open ends, the old versions stay on Kafka."""
-    if marker.version <= version_in_effect(state):
+    if marker.version <= shape_version(state):
         return StepResult(replace(state, position=position))
     note = f"relearn by {marker.author or 'unknown'}: {marker.reason}"
     after, alerts = _all_ended(replace(state, position=position), note, marker.version)
@@ -59,9 +59,21 @@ def relearn(state: LaneState, marker: Marker, position: Position) -> StepResult:
     return StepResult(fresh, alerts)
 
 
-def version_in_effect(state: LaneState) -> int:
-    """Of the baseline, or of the order to learn again that came after it; -1 without either."""
-    return max(state.baseline.header.version if state.baseline else -1, state.relearned or -1)
+def shape_version(state: LaneState) -> int:
+    """Of the lane's projector, or of the order to learn again that came after it; -1 without either.
+
+    ENCODE follows the newest of the two on `interp.control`. A baseline's own version must not count here: it is the
+    time at which learning ended, and an order given shortly before would be void here and carried out there.
+    """
+    return max(state.projector.version if state.projector else -1, state.relearned or -1)
+
+
+def supersedes(state: LaneState, version: int, projector_version: int) -> bool:
+    """Whether a baseline comes after what is in effect: by its projector, and by itself where that is the same."""
+    held = state.projector.version if state.projector else -1
+    if projector_version == held == shape_version(state):
+        return version > (state.baseline.header.version if state.baseline else -1)
+    return projector_version > shape_version(state)
 
 
 def open_incident_id(state: LaneState) -> str:

@@ -123,11 +123,11 @@ class Lanes:
             IntegrityError: the lane is known, and has other widths.
         """
         lane = projector[0].lane
-        self._projectors[lane.lane_id] = projector
         for key, entry in self._entries.items():
             if entry.lane_id == lane.lane_id:
                 self._entries[key] = _shaped(entry, projector)
-                return
+                break
+        self._projectors[lane.lane_id] = projector
 
     def _new(self, snapshot: Snapshot) -> LaneEntry:
         site = next((site for site in self._sites if site.matches(snapshot)), None)

@@ -36,7 +36,7 @@ from stream_interp.kafka.transactions import CommittedOffset, Transaction, Trans
 from stream_interp.observe.board import ASSIGNMENT_RECEIVED, Board, Snapshot, input_readings
 from stream_interp.observe.stopwatch import Stopwatch
 from stream_interp.records.consumed import Consumed
-from stream_interp.records.control import ControlReader, Manifest, read_projector
+from stream_interp.records.control import ControlReader, Order, read_order, read_projector
 from stream_interp.records.cut import Cut
 from stream_interp.records.envelope import read_json
 from stream_interp.records.heartbeat import Heartbeat
@@ -200,7 +200,7 @@ class Encode:
                 if whole is not None and whole.manifest.kind == "projector":
                     closed += self._project(read_projector(whole))
                 elif whole is not None and whole.manifest.kind == "relearn":
-                    closed += self._relearn(whole.manifest)
+                    closed += self._relearn(read_order(whole), whole.manifest.author)
             except (IntegrityError, UnicodeDecodeError) as error:
                 where = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
                 log.warning("%s record not used: %s", CONTROL, error, extra=where)
@@ -215,11 +215,11 @@ class Encode:
         self._say(f"lane {lane_id}: projector {projector[0].version}, unit {projector[0].unit_tokens} tokens")
         return closed
 
-    def _relearn(self, order: Manifest) -> list[ClosedCut]:
+    def _relearn(self, order: Order, author: str) -> list[ClosedCut]:
         lane_id = order.lane.lane_id
         closed = self._cut(lane_id)
         if self._lanes.forget(lane_id, order.version):
-            self._say(f"lane {lane_id}: learns again, ordered by {order.author or 'unknown'}")
+            self._say(f"lane {lane_id}: learns again, ordered by {author or 'unknown'}")
         return closed
 
     def _cut(self, lane_id: str) -> list[ClosedCut]:

@@ -6,11 +6,12 @@ its manifest and all its parts are there and the hash is right.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 from msgspec import Struct
 
+from stream_interp.errors import IntegrityError
 from stream_interp.records.arrays import Arrays, pack, unpack
 from stream_interp.records.chunks import sha256, split
 from stream_interp.records.envelope import JSON, SAFETENSORS, Envelope, binary, read_json
@@ -122,6 +123,7 @@ class Marker(Struct, frozen=True, kw_only=True):
     at_ms: int = 0
     after_position: int = -1  # `blind` holds only if no later window of the lane was ticked
     drift: DriftSettings | None = None  # the settings from here on, so that a replay needs no file
+    projector_version: int = 0  # of the baseline that is named
     baseline_requests: int = 0  # with `relearn`: how many it learns from
     incident_id: str = ""  # of `resolve`
     author: str = ""
@@ -129,6 +131,7 @@ class Marker(Struct, frozen=True, kw_only=True):
 
 
 MARKER_TYPE = "interp.marker.v1"
+Of = TypeVar("Of", Order, ProjectorHeader, BaselineHeader)
 
 
 class Versioned(Struct, frozen=True):
@@ -173,7 +176,10 @@ def make_order(order: Order | EvidenceRoot, author: str, reason: str) -> Version
 
 def read_order(record: Versioned) -> Order:
     """What an operator asks. Raises IntegrityError."""
-    return read_json(record.body, Order)
+    order = read_json(record.body, Order)
+    if order.kind != record.manifest.kind:
+        raise IntegrityError(f"{record.manifest.key}: its body is not what its manifest says, but {order.kind}")
+    return _as_said(record, order)
 
 
 def read_evidence_root(record: Versioned) -> EvidenceRoot:
@@ -183,12 +189,24 @@ def read_evidence_root(record: Versioned) -> EvidenceRoot:
 
 def read_projector(record: Versioned) -> tuple[ProjectorHeader, Arrays]:
     """Header and arrays of a projector. Raises IntegrityError."""
-    return unpack(record.body, ProjectorHeader)
+    header, arrays = unpack(record.body, ProjectorHeader)
+    return _as_said(record, header), arrays
 
 
 def read_baseline(record: Versioned) -> tuple[BaselineHeader, Arrays]:
     """Header and arrays of a baseline. Raises IntegrityError."""
-    return unpack(record.body, BaselineHeader)
+    header, arrays = unpack(record.body, BaselineHeader)
+    return _as_said(record, header), arrays
+
+
+def _as_said(record: Versioned, body: Of) -> Of:
+    """ENCODE may go by the one and DETECT by the other: they must not differ."""
+    manifest = record.manifest
+    if (body.lane, body.version) != (manifest.lane, manifest.version):
+        raise IntegrityError(
+            f"{manifest.key}: its body is not what its manifest says: lane {body.lane.lane_id}, version {body.version}"
+        )
+    return body
 
 
 class ControlReader:

@@ -12,7 +12,7 @@ from stream_interp.detect.alerts import incident_id, lane_alert
 from stream_interp.detect.labels import SiteLabels
 from stream_interp.detect.markers import LaneWatch
 from stream_interp.detect.operators import Operators
-from stream_interp.detect.orders import apply_baseline, relearn, resolve, stories_after, version_in_effect
+from stream_interp.detect.orders import apply_baseline, relearn, resolve, shape_version, stories_after
 from stream_interp.detect.outgoing import ALERT_STATE, Outgoing, records_of
 from stream_interp.detect.state_codec import dump_state, load_state
 from stream_interp.detect.step import step
@@ -31,6 +31,7 @@ from stream_interp.records.control import (
     encode_control,
     make_control,
     make_order,
+    read_order,
     read_projector,
 )
 from stream_interp.records.envelope import read_json
@@ -128,10 +129,11 @@ def test_versions_after_relearn_rise_even_where_the_traffic_clock_is_behind(crit
 def test_an_older_order_or_baseline_than_what_is_in_effect_is_void(critical: Driver) -> None:
     held = critical.state.baseline
     assert held is not None
-    old = relearn(critical.state, marker(critical, "relearn", version=held.header.version), next_position(critical))
+    shape = held.header.projector_version
+    old = relearn(critical.state, marker(critical, "relearn", version=shape), next_position(critical))
     assert (old.alerts, old.state.phase) == ((), "armed")
     learning = relearn(critical.state, marker(critical, "relearn"), next_position(critical)).state
-    assert version_in_effect(learning) == learning.relearned > held.header.version
+    assert shape_version(learning) == learning.relearned > shape
     record = make_control("baseline", held.header, held.arrays, "ann", "")
     assert apply_baseline(learning, record, DriftSettings(), Position(partition=0, offset=10**6)).state.phase == "fit"
 
@@ -231,6 +233,19 @@ def test_an_order_that_is_not_what_its_manifest_says_is_refused() -> None:
     manifest = structs.replace(record.manifest, sha256=other.manifest.sha256, bytes=len(other.body))
     with pytest.raises(IntegrityError, match="not what its manifest says"):
         heard(Versioned(manifest, other.body))
+
+
+def test_encode_and_detect_both_refuse_an_order_that_is_not_what_its_manifest_says() -> None:
+    record = said("relearn", 5)
+    moved = structs.replace(record.manifest, version=6)
+    with pytest.raises(IntegrityError, match="not what its manifest says"):
+        read_order(Versioned(moved, record.body))
+
+
+def test_an_order_counts_whatever_its_author_is_called() -> None:
+    """ENCODE carries it out too, and asks for no author."""
+    order = make_order(Order(kind="relearn", lane=LANE, version=5), "detect", "an author may claim any name")
+    assert [manifest.version for manifest, _ in heard(order).step_orders()] == [5]
 
 
 def test_order_markers_are_written_once_and_only_where_they_do_something(critical: Driver) -> None:
