@@ -34,7 +34,7 @@ class Operators:
         """
         self.next_offset = record.offset + 1
         try:
-            whole = self._reader.add((record.key or b"").decode(), record.value)
+            whole = self._reader.add((record.key or b"").decode(), record.value, record.timestamp_ms)
         except UnicodeDecodeError as error:
             raise IntegrityError(f"interp.control offset {record.offset}: its key is not UTF-8 text") from error
         if whole is None or whole.manifest.kind in ("projector", "evidence"):

@@ -196,7 +196,8 @@ class Encode:
         closed: list[ClosedCut] = []
         for record in records:
             try:
-                whole = self._control_reader.add((record.key or b"").decode(), record.value)
+                key = (record.key or b"").decode()
+                whole = self._control_reader.add(key, record.value, record.timestamp_ms)
                 if whole is not None and whole.manifest.kind == "projector":
                     closed += self._project(read_projector(whole))
                 elif whole is not None and whole.manifest.kind == "relearn":

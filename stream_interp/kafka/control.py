@@ -11,9 +11,10 @@ from msgspec import structs
 from stream_interp.errors import IntegrityError
 from stream_interp.kafka import client
 from stream_interp.kafka.follow import TopicFollower
+from stream_interp.kafka.messages import consumed
 from stream_interp.kafka.read import read_topic_to_end
 from stream_interp.kafka.transactions import Transactions
-from stream_interp.records.control import ControlReader, Versioned, encode_control
+from stream_interp.records.control import ControlReader, Versioned, encode_control, is_ahead
 from stream_interp.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ def read_controls(kafka: KafkaSettings) -> list[Versioned]:
     try:
         for record in follower.to_end():
             try:
-                version = reader.add((record.key or b"").decode(), record.value)
+                version = reader.add((record.key or b"").decode(), record.value, record.timestamp_ms)
             except (IntegrityError, UnicodeDecodeError) as error:
                 log.warning("%s: left out offset %s: %s", TOPIC, record.offset, error)
                 continue
@@ -65,6 +66,8 @@ def newest_version(kafka: KafkaSettings, lane_id: str) -> int:
     newest = 0
     for message in read_topic_to_end(client.consumer_config(kafka, "control"), kafka.topic_prefix + TOPIC):
         _, lane, version, *_ = [*(message.key() or b"").decode(errors="replace").split("/"), "", "", ""]
-        if lane == lane_id and version.isdecimal() and len(version) <= _VERSION_DIGITS:
+        if lane != lane_id or not version.isdecimal() or len(version) > _VERSION_DIGITS:
+            continue
+        if not is_ahead(int(version), consumed(message).timestamp_ms):
             newest = max(newest, int(version))
     return newest

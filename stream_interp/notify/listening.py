@@ -73,7 +73,8 @@ class Listening:
         found = []
         for record in records:
             try:
-                whole = self._controls.add((record.key or b"").decode(errors="replace"), record.value)
+                key = (record.key or b"").decode(errors="replace")
+                whole = self._controls.add(key, record.value, record.timestamp_ms)
                 if whole is not None and whole.manifest.kind in TOLD_KINDS:
                     found.append(make_annotation(whole, read_order(whole)))
             except (IntegrityError, AssertionError) as error:

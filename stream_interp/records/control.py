@@ -21,6 +21,7 @@ from stream_interp.settings import DriftSettings
 PART_TYPE = "interp.control.part.v1"
 MANIFEST_TYPE = "interp.control.manifest.v1"
 PART_BYTES = 900_000
+AHEAD_MS = 86_400_000  # of the log's time; a version beyond it would outdate all that people order for years
 _PART_DIGITS = 9
 
 OrderKind = Literal["ack", "silence", "unsilence", "resolve", "relearn"]
@@ -209,6 +210,11 @@ def _as_said(record: Versioned, body: Of) -> Of:
     return body
 
 
+def is_ahead(version: int, logged_ms: int | None) -> bool:
+    """A version of a time that had not come when the log took it. A negative `logged_ms`: the log does not say."""
+    return logged_ms is not None and logged_ms >= 0 and version > logged_ms + AHEAD_MS
+
+
 class ControlReader:
     """Assembles control records from the topic, in any order, and hands out versions that became whole.
 
@@ -220,17 +226,26 @@ class ControlReader:
         self._parts: dict[str, dict[int, bytes]] = {}
         self._manifests: dict[str, Manifest] = {}
 
-    def add(self, key: str, value: bytes | None) -> Versioned | None:
+    def add(self, key: str, value: bytes | None, logged_ms: int | None = None) -> Versioned | None:
         """Takes one record; the whole version, if this record completed it.
 
+        Args:
+            logged_ms: when the log took it, Unix epoch ms; None where that is not known.
+
         Raises:
-            IntegrityError: a manifest that cannot be read.
+            IntegrityError: a manifest that cannot be read, or of a version from the future.
         """
         base, _, last = key.rpartition("/")
         if value is None:
             return None
         if last == "manifest":
-            self._manifests[base] = read_json(value, Manifest)
+            manifest = read_json(value, Manifest)
+            if is_ahead(manifest.version, logged_ms):
+                raise IntegrityError(
+                    f"{manifest.kind} of lane {manifest.lane.lane_id}: its version {manifest.version} is a time more "
+                    "than a day after the log took it; set the clock of the machine that wrote it, and order it again"
+                )
+            self._manifests[base] = manifest
         elif last.isdecimal() and len(last) <= _PART_DIGITS:
             self._parts.setdefault(base, {})[int(last)] = value
         return self._whole(base)

@@ -10,9 +10,12 @@ from stream_interp.records.chunks import sha256
 from stream_interp.records.control import (
     ControlReader,
     Marker,
+    Order,
     Versioned,
     encode_control,
+    is_ahead,
     make_control,
+    make_order,
     read_baseline,
     read_projector,
 )
@@ -125,3 +128,18 @@ def test_a_marker_of_a_newer_version_can_be_read() -> None:
     newer["drift"]["a_later_setting"] = 1
     newer["a_later_field"] = 1
     assert msgspec.json.decode(msgspec.json.encode(newer), type=Marker) == marker
+
+
+def test_a_version_from_the_future_outdates_nothing(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(control, "PART_BYTES", 900_000)
+    lane, now_ms = Lane(model_id="m", hook_name="h"), 1_800_000_000_000
+    forged, reader = make_order(Order(kind="relearn", lane=lane, version=2**62), "eve", "for ever"), ControlReader()
+    *parts, manifest = encode_control(forged)
+    for part in parts:
+        reader.add(part.key.decode(), part.value, now_ms)
+    with pytest.raises(IntegrityError, match="a day after the log took it"):
+        reader.add(manifest.key.decode(), manifest.value, now_ms)
+    records = encode_control(make_order(Order(kind="relearn", lane=lane, version=now_ms + 3_600_000), "ann", "soon"))
+    done = [reader.add(record.key.decode(), record.value, now_ms) for record in records]
+    assert done[-1] is not None
+    assert is_ahead(2**62, -1) is False  # the log does not say when

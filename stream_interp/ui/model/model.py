@@ -105,4 +105,4 @@ class Model:
             del self.heartbeats[min(self.heartbeats, key=lambda key: self.heartbeats[key].as_of_ms)]
 
     def _take_control(self, record: Consumed) -> None:
-        self.versions.take((record.key or b"").decode(), record.value)
+        self.versions.take((record.key or b"").decode(), record.value, record.timestamp_ms)

@@ -54,9 +54,9 @@ class Versions:
         self.orders: dict[str, deque[OrderRow]] = {}
         self.evidence_roots: dict[str, str] = {}  # incident → root hash of its newest pack
 
-    def take(self, key: str, value: bytes | None) -> None:
-        """One record. Raises IntegrityError."""
-        record = self._reader.add(key, value)
+    def take(self, key: str, value: bytes | None, logged_ms: int | None = None) -> None:
+        """One record, and when the log took it. Raises IntegrityError."""
+        record = self._reader.add(key, value, logged_ms)
         if record is None:
             return
         manifest = record.manifest
