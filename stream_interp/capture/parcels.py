@@ -13,6 +13,8 @@ from stream_interp.errors import UsageError
 from stream_interp.records.envelope import Envelope
 from stream_interp.records.snapshot import MAX_NAME_CHARS, Snapshot, encode_snapshot
 
+SHOWN_CHARS = 80  # of a name that is refused; request ids are never shown
+
 HostArrays = dict[str, NDArray[np.generic]]
 
 
@@ -35,7 +37,8 @@ class Origin(msgspec.Struct, frozen=True):
 def check_name(what: str, name: str) -> None:
     """Raises UsageError for a name that a consumer would send to the dead letters."""
     if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME_CHARS or not name.isprintable():
-        found = f"{name!r:.80}" if what != "request_id" else f"{type(name).__name__} of {len(str(name))} characters"
+        kind = f"{type(name).__name__} of {len(str(name)):,} characters"
+        found = kind if what == "request_id" or len(str(name)) > SHOWN_CHARS else repr(name)
         raise UsageError(f"{what} is {found}; expected 1 to {MAX_NAME_CHARS} printable characters")
 
 

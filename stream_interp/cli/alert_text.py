@@ -123,7 +123,7 @@ def next_commands(state: AlertState, now_ms: int) -> list[str]:
     silence = f"stream-interp alerts silence {lane} --for 2h --reason 'being worked on'"
     status = f"stream-interp status {model} --tenant {tenant}"
     if state.transition in ENDS:
-        return [status, f"stream-interp evidence pack {this} --out ./incident", f"stream-interp baseline list {model}"]
+        return [status, f"stream-interp evidence pack {this} --out ./pack", f"stream-interp baseline list {model}"]
     if state.transition in _LANE_STATES:
         return [status, silence, "stream-interp doctor"]
     if said(state.ack, now_ms) is None:

@@ -31,7 +31,7 @@ COMMANDS = (
     Row("encode", f"{_CLI}.run:encode", "Activations to windows."),
     Row("detect", f"{_CLI}.run:detect", "Windows to alerts and status."),
     Row("produce", f"{_CLI}.produce:produce", "Replay a file of activations into Kafka."),
-    Row("status", f"{_CLI}.status:status", "What every lane's status is now."),
+    Row("status", f"{_CLI}.status:status", "The status of a model's lanes."),
     Row("examples", f"{_CLI}.live_examples:examples", "Requests in which the features of a lane fired."),
     Row("ui", f"{_CLI}.ui:ui", "One read-only web page: lanes, incidents and their story."),
     Row("top", f"{_CLI}.top:top", "The same at a glance, in a terminal."),

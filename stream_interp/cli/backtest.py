@@ -159,6 +159,10 @@ def _incident_report(story: list[tuple[int, Any]]) -> dict[str, Any]:
     }
 
 
+def _short(value: float | None) -> str | None:
+    return None if value is None else f"{value:.4g}"
+
+
 def _show(report: dict[str, Any]) -> None:
     base = report["baseline"]
     notice(
@@ -167,7 +171,7 @@ def _show(report: dict[str, Any]) -> None:
     )
     rows = [
         [Path(s["file"]).name, s["requests"], s["status"], s["first_incident_request"], len(s["detections"]),
-         s["health"]["explained_variance"], s["health"]["l0"]]
+         _short(s["health"]["explained_variance"]), _short(s["health"]["l0"])]
         for s in report["streams"]
     ]  # fmt: skip
     emit_table("", ["stream", "requests", "status", "first incident at", "features", "expl. variance", "l0"], rows)

@@ -42,14 +42,17 @@ def by_prefix(word: str, candidates: Mapping[str, str], what: str) -> str:
     """
     if word in candidates:
         return word
+    if not candidates:
+        raise UsageError(f"no {what} is known, so that {inert(word)[:NAME_CHARS]!r} names none")
     fitting = [name for name in candidates if word and name.startswith(word)]
     if len(fitting) == 1:
         return fitting[0]
     problem = f"fits {len(fitting)} of them" if fitting else "fits none"
     shown = [f"{name} ({candidates[name]})" for name in (fitting or candidates)][:CANDIDATES]
     listed = ", ".join(shown) + (", …" if len(fitting or candidates) > CANDIDATES else "")
-    known = f"Known: {listed}" if shown else "None is known yet"
-    raise UsageError(f"{what} {inert(word)[:NAME_CHARS]!r} {problem}; expected an id or the beginning of one. {known}")
+    raise UsageError(
+        f"{what} {inert(word)[:NAME_CHARS]!r} {problem}; expected an id or the beginning of one. Known: {listed}"
+    )
 
 
 def lane_names(lanes: Iterable[Lane]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from stream_interp.cli.configuration import load_settings
 from stream_interp.cli.finding import cut, find_lane
 from stream_interp.cli.options import BootstrapOption, ConfigOption, JsonOption, SetOption, flags
 from stream_interp.cli.output import emit_json, emit_table, emit_text, notice, warn
-from stream_interp.errors import IntegrityError
+from stream_interp.errors import IntegrityError, UsageError
 from stream_interp.kafka.client import consumer_config, require_kafka
 from stream_interp.kafka.read import read_topic_to_end
 from stream_interp.records.envelope import read_json, rfc3339
@@ -36,6 +36,11 @@ def examples(
     require_kafka(kafka)
     messages = read_topic_to_end(consumer_config(kafka, "examples"), kafka.topic_prefix + TOPIC)
     lanes, found, unreadable = newest((message.value() for message in messages), lane, feature)
+    if not lanes:
+        raise UsageError(
+            f'{kafka.topic_prefix}{TOPIC} is empty: no site has sites.examples = "hashed" or "plain", or ENCODE has '
+            "counted nothing since, or the topic's retention has passed"
+        )
     lane_id = find_lane(lane, lanes, "lane with examples (sites.examples is hashed or plain)").lane_id
     shown = [example for example in found if example.lane.lane_id == lane_id]
     if unreadable:

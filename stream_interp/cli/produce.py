@@ -81,7 +81,7 @@ def produce(
     if json:
         emit_json({"schema_version": 1, **summary})
     else:
-        notice(" · ".join(f"{name} {value}" for name, value in summary.items()))
+        notice(" · ".join(f"{name} {value}" for name, value in summary.items() if value != ""))
     if summary["dropped"]:
         fail(f"{summary['dropped']} of {n_requests} requests were not delivered: {summary['last_error']}")
         raise typer.Exit(1)

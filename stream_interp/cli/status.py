@@ -1,4 +1,4 @@
-"""`status`: what every lane's status is now."""
+"""`status`: what the status of a model's lanes is now."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from stream_interp.cli.output import emit_json, emit_table, emit_text, notice
 from stream_interp.cli.proposals import model_ids
 from stream_interp.errors import BlindError, IntegrityError, UsageError
 from stream_interp.records.status import Coverage, Health, IncidentCard
+from stream_interp.records.text import inert
 from stream_interp.secret_files import read_secret
 from stream_interp.settings import RedisSettings
 from stream_interp.status.client import StatusClient
@@ -26,7 +27,7 @@ COLUMNS = ["hook", "state", "reason", "requests", "coverage", "health", "inciden
 
 
 def status(
-    model_id: Annotated[str, typer.Argument(help="The model.", autocompletion=model_ids)],
+    model_id: Annotated[str, typer.Argument(help="The model; `top --once` shows all.", autocompletion=model_ids)],
     tenant: Annotated[str, typer.Option("--tenant", help="Whose model.")] = "default",
     revision: Annotated[str | None, typer.Option("--revision", help="Which revision (default: the newest).")] = None,
     hook: Annotated[str | None, typer.Option("--hook", help="Only the lanes of this hook.")] = None,
@@ -38,7 +39,7 @@ def status(
     redis_url: RedisOption = None,
     json: JsonOption = False,
 ) -> None:
-    """What every lane's status is now; exit 0, or 3 by --fail-on, 4 blind or unknown, 6 integrity error."""
+    """What the status of a model's lanes is now; exit 0, or 3 by --fail-on, 4 blind or unknown, 6 integrity error."""
     redis = load_settings(config, flags(sets, redis_url=redis_url)).redis
     answer = _ask(redis, model_id, tenant, revision, hook)
     if json:
@@ -70,7 +71,7 @@ def _ask(redis: RedisSettings, model_id: str, tenant: str, revision: str | None,
 def _show(answer: ModelStatus) -> None:
     revision = f" revision {answer.model_revision}" if answer.model_revision else ""
     reason = f": {answer.reason}" if answer.reason and not answer.lanes else ""
-    emit_text(f"{answer.tenant}/{answer.model_id}{revision} is {answer.state}{reason}")
+    emit_text(inert(f"{answer.tenant}/{answer.model_id}{revision} is {answer.state}{reason}"))
     rows = [_row(lane) for lane in answer.lanes]
     rows += [[lane.hook_name, "unknown", "no fresh status", *[None] * 5] for lane in answer.silent]
     if rows:

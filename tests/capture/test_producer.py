@@ -227,6 +227,8 @@ def test_drops_are_logged_seldom(caplog):
 def test_names_that_no_consumer_takes():
     with pytest.raises(UsageError, match="model_id"):
         SnapshotProducer(model_id="", transport=FakeTransport())
+    with pytest.raises(UsageError, match="model_id is str of 10,000 characters; expected 1 to 512"):
+        SnapshotProducer(model_id="L" * 10_000)
     with pytest.raises(UsageError, match="tenant"):
         SnapshotProducer(model_id="m", tenant="x" * 513, transport=FakeTransport())
     with pytest.raises(UsageError, match="librdkafka"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -45,6 +46,7 @@ def test_labels_of_the_sae_are_shown_inert(run):
     table = run("--labels", "labels.json").out
     assert "[red]label" in table
     assert "\x1b" not in table
+    assert not re.search(r"\d\.\d{5}", table)  # nobody reads sixteen digits
 
 
 def test_the_settings_name_them_too(run):

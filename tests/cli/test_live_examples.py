@@ -79,3 +79,11 @@ def test_an_unknown_lane_is_told_with_the_known_ones(run):
     assert code == 2
     assert "sites.examples is hashed or plain" in said.err.replace("\n", " ")
     assert LANE.lane_id in said.err
+
+
+def test_an_empty_topic_says_which_setting_makes_examples(kafka_bootstrap, topic_prefix, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    admin, name = client.admin(KafkaSettings(bootstrap=kafka_bootstrap)), topic_prefix + TOPIC
+    admin.create_topics([NewTopic(name, 1, 1)])[name].result(30)
+    assert main(["examples", "m", "--bootstrap", kafka_bootstrap, "--set", f"kafka.topic_prefix={topic_prefix}"]) == 2
+    assert 'no site has sites.examples = "hashed" or "plain"' in " ".join(capsys.readouterr().err.split())

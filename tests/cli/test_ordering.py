@@ -97,7 +97,7 @@ def test_latest_is_the_newest_incident_of_drift_and_else_of_anything():
     blind = structs.replace(later, incident_id="b", at_ms=later.at_ms + 1, groups=[])
     assert find_incident("latest", {state.incident_id: state for state in (drift, later, blind)}) == later
     assert find_incident("latest", {"b": blind}) == blind
-    with pytest.raises(UsageError, match="None is known yet"):
+    with pytest.raises(UsageError, match="no incident is known, so that 'latest'"):
         find_incident("latest", {})
 
 
@@ -114,7 +114,7 @@ def test_an_unknown_or_ambiguous_word_lists_candidates():
         by_prefix("ab", IDS, "incident")
     with pytest.raises(UsageError, match=r"'zz' fits none.*ffff00 \(three\)"):
         by_prefix("zz", IDS, "incident")
-    with pytest.raises(UsageError, match="None is known yet"):
+    with pytest.raises(UsageError, match="no lane is known"):
         by_prefix("zz", {}, "lane")
     with pytest.raises(UsageError, match="fits none"):
         by_prefix("", IDS, "lane")

@@ -121,3 +121,10 @@ def test_no_redis_exits_5_and_names_the_address_alone(capsys):
 def test_an_installation_without_redis_is_a_usage_error(capsys):
     assert main(["status", "m", "--set", "redis.url="]) == 2
     assert "redis.url is empty" in capsys.readouterr().err
+
+
+def test_a_hostile_name_that_is_not_known_is_said_inert(redis_url, capsys):
+    assert main(["status", "\x1b[2Jowned\x07\nok", "--redis-url", redis_url]) == 4
+    said = capsys.readouterr().out
+    assert len(said.splitlines()) == 1
+    assert said.rstrip("\n").isprintable()
