@@ -26,6 +26,7 @@ class Outgoing:
     Attributes:
         markers: each with its windows partition.
         annotated: states of the lanes that annotations are of, where DETECT knows them.
+        heard_to: first offset on `interp.control` that `annotations` does not reach; 0 where none were looked for.
     """
 
     told: Told = field(default_factory=Told)
@@ -33,6 +34,7 @@ class Outgoing:
     statuses: list[Status] = field(default_factory=list)
     annotations: list[Annotation] = field(default_factory=list)
     annotated: list[LaneState] = field(default_factory=list)
+    heard_to: int = 0
 
     def __bool__(self) -> bool:
         return bool(self.told.partitions or self.markers or self.statuses or self.annotations)

@@ -116,6 +116,10 @@ class WindowsPartition:
         """What travels with the committed offset."""
         return msgspec.json.encode(Progress(done=self.done, annotated=self.annotated)).decode()
 
+    def annotated_up_to(self, heard_to: int) -> None:
+        """Acks and silences below this offset are told. Another DETECT may have told more than this one has heard."""
+        self.annotated = max(self.annotated, heard_to)
+
     def take(self, record: Consumed, find_baseline: FindBaseline, told: Told) -> None:
         """The next record of the partition; its events go into `told`."""
         position = Position(partition=self.number, offset=record.offset)

@@ -142,7 +142,7 @@ class Detect:
                 for topic, record, partition in records_of(out, self._operators, self._labels, _now_ms()):
                     transaction.send(topic, record, partition)
                 for p, owned in ready.items():
-                    owned.windows.annotated = self._operators.next_offset
+                    owned.windows.annotated_up_to(out.heard_to)
                     copies = owned.checkpoints.of_incidents(owned.windows, out.told.alerts)
                     saves = owned.checkpoints.of_all if checkpoint else owned.checkpoints.of_new_lanes
                     for record in (*copies, *saves(owned.windows)):
@@ -164,7 +164,7 @@ class Detect:
         said_of = {annotation.lane.lane_id for annotation in annotations}
         statuses = self._statuses(told.changed | said_of, everything=all_due)
         annotated = [state for lane_id in sorted(said_of) if (state := self._ours.lane(lane_id)) is not None]
-        return Outgoing(told, markers, statuses, annotations, annotated)
+        return Outgoing(told, markers, statuses, annotations, annotated, self._operators.next_offset)
 
     def _statuses(self, changed: set[str], *, everything: bool) -> list[Status]:
         """Of the lanes that changed, or of all; only where there was a window, and nothing is being replayed."""

@@ -40,11 +40,16 @@ def new_lane(lane: Lane, settings: DetectSettings, position: Position) -> LaneSt
 
 
 def fail(state: LaneState, fault: str, at_ms: int, position: Position) -> StepResult:
-    """A record that the lane depends on cannot be used: `integrity_error` until the next of its kind that can."""
-    after = replace(state, fault=fault, position=position)
-    if state.fault == fault:
-        return StepResult(after)
-    return StepResult(after, (lane_alert(after, "integrity_error", "critical", at_ms, fault),))
+    """A record that the lane depends on cannot be used: `integrity_error` until the next of its kind that can.
+
+    A lane has one fault at a time, so that each that was told of has its end: the fault of a baseline outlasts windows.
+    """
+    before = replace(state, position=position)
+    if state.fault and fault in (state.fault, UNREADABLE_WINDOW):
+        return StepResult(before)
+    sound, ended = sound_again(before, at_ms)
+    after = replace(sound, fault=fault)
+    return StepResult(after, (*ended, lane_alert(after, "integrity_error", "critical", at_ms, fault)))
 
 
 def go_blind(state: LaneState, after_position: int, at_ms: int, position: Position) -> StepResult:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
+from stream_interp.detect.outgoing import Outgoing
 from stream_interp.detect.partition import Progress, Told, WindowsPartition, read_progress
 from stream_interp.detect.view import status_of
 from stream_interp.errors import IntegrityError
@@ -105,6 +106,24 @@ def test_a_marker_without_its_baseline_is_an_integrity_error_until_one_is_there(
     assert status_of(state_of(partition), 0, 0).state == "ok"
 
 
+def test_every_fault_that_was_told_of_has_its_end() -> None:
+    good, bad = baseline_of(STORY, version=9), baseline_of(STORY, version=8)
+    first, *others = window_records(STORY.windows[:5])
+    broken = first._replace(value=b"")
+    markers = [marker_record(marker_for(b)) for b in (bad, good)]
+    log = consumed([first, broken, markers[0], broken, *others, markers[1]])
+    partition, told = replayed(log[:-1])
+    assert status_of(state_of(partition), 0, 0).reason == "missing_baseline"
+    partition.take(log[-1], lambda _: good, told)
+    assert [(a.transition, a.cause_hint) for a in told.alerts] == [
+        ("integrity_error", "unreadable_window"),
+        ("integrity_restored", "unreadable_window"),
+        ("integrity_error", "missing_baseline"),
+        ("integrity_restored", "missing_baseline"),
+    ]
+    assert state_of(partition).stories == {}
+
+
 def _with(record: Consumed, **headers: str) -> Consumed:
     return record._replace(headers=[(k, headers.get(k, v)) for k, v in record.headers])
 
@@ -166,6 +185,16 @@ def test_progress_travels_in_the_metadata() -> None:
     assert read_progress(5, '{"done":4}') == Progress(done=4, annotated=0)  # of a version before annotations
     with pytest.raises(IntegrityError):
         read_progress(5, "someone else's")
+
+
+def test_what_another_detect_has_told_of_acks_is_never_told_again() -> None:
+    """Its successor may not have heard yet all that it has; the last commit at the end looks for none."""
+    partition = WindowsPartition(0, [], 0, -1, SETTINGS, annotated=9)
+    for heard_to in (4, Outgoing().heard_to):
+        partition.annotated_up_to(heard_to)
+        assert partition.annotated == 9
+    partition.annotated_up_to(12)
+    assert partition.annotated == 12
 
 
 def test_lanes_of_one_partition_do_not_touch_each_other() -> None:
