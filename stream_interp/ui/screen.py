@@ -20,7 +20,7 @@ MARKS = {
     "learning": "…", "ok": "●",
 }  # fmt: skip
 _HEAD_LINES, _FOOT_LINES = 3, 1
-_INCIDENTS = 4  # shown at most, and an empty line under them
+_INCIDENTS = 4  # shown at most, and a line under them
 _WIDE = 110  # columns from which on there is room for more of them
 
 
@@ -80,17 +80,22 @@ def _incidents(view: Fleet, width: int) -> list[Text]:
     lines = [_incident(row, view.now_ms) for row in view.open_incidents[:_INCIDENTS]]
     for line in lines:
         line.truncate(width, overflow="ellipsis")
-    return [*lines, Text()] if lines else []
+    hidden = view.open_total - len(lines)
+    return (
+        [*lines, Text(f"  and {number(hidden)} more: stream-interp alerts list" if hidden > 0 else "")] if lines else []
+    )
 
 
 def _incident(row: IncidentRow, now_ms: int) -> Text:
-    state = row.severity if row.about == "incident" else "blind"
+    of_lane = "blind" if row.transition == "blind" else "integrity_error"
+    state = row.severity if row.about == "incident" else of_lane
     since = age((now_ms - (row.opened_at_ms if row.opened_at_ms is not None else row.at_ms)) / 1000)
     who = f"acknowledged by {cut(row.ack.author, 16)}" if row.ack else "unacknowledged"
     line = Text(f"{MARKS.get(state, '?')} ", STYLES.get(state, ""), no_wrap=True)
     line.append(f"{cut(row.cause.replace('_', ' '), 20)} {cut(row.incident_id, 16)}")
     line.append(f" {who}, {since}, {cut(row.lane.model_id, 24)}/{cut(row.lane.hook_name, 24)}", "not bold default")
-    line.append(f", {number(row.features_drifted)} features", "not bold default")
+    if row.about == "incident":
+        line.append(f", {number(row.features_drifted)} features", "not bold default")
     return line
 
 

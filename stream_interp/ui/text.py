@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from itertools import groupby
 
 LIMIT = 160  # characters of any one name or reason on the page
 
@@ -78,3 +80,21 @@ def percent(share: float | None) -> str:
     if share > 0.99:
         return f"{min(share, 0.9999):.2%}"
     return f"{share:.1%}" if share >= 0.01 else f"{100 * share:.2g}%"
+
+
+def held(partitions: Iterable[str]) -> list[str]:
+    """`topic/n` of many partitions by topic, runs of numbers as `topic 0–5`; what is not of that form as it is."""
+    of_topic: dict[str, list[int]] = {}
+    others: list[str] = []
+    for partition in partitions:
+        topic, _, number_ = partition.rpartition("/")
+        if topic and number_.isascii() and number_.isdigit() and len(number_) < 9:
+            of_topic.setdefault(topic, []).append(int(number_))
+        else:
+            others.append(partition)
+    return [f"{topic} {', '.join(_runs(sorted(numbers)))}" for topic, numbers in sorted(of_topic.items())] + others
+
+
+def _runs(numbers: list[int]) -> list[str]:
+    runs = [[n for _, n in run] for _, run in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])]
+    return [str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs]

@@ -147,3 +147,18 @@ def test_commands_can_be_copied(chromium: Browser, big_page: str) -> None:
     page.get_by_role("button", name="copy the command to keep the evidence").click()
     assert page.evaluate("navigator.clipboard.readText()") == f"stream-interp evidence {incident} --out ./evidence"
     context.close()
+
+
+def test_a_phone_shows_what_moved_without_scrolling(page: Page, big_page: str) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(f"{big_page}/incidents/{incident_id(lane(), 200)}")
+    for heading in ("Now", "Median now"):
+        box = page.get_by_role("columnheader", name=heading, exact=True).bounding_box()
+        assert box is not None, heading
+        assert box["x"] + box["width"] <= 390 - 14, heading
+    page.goto(big_page)
+    cause = page.locator("table.incidents .cause a").first
+    line_px = cause.evaluate("e => parseFloat(getComputedStyle(e).lineHeight)")
+    box = cause.bounding_box()
+    assert box is not None
+    assert box["height"] <= line_px * len(cause.inner_text().split()) + 4  # broken between words alone

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 
 import pytest
+from msgspec import structs
 from rich.console import Console
 
 from stream_interp.records.alert import encode_alert
@@ -66,3 +67,15 @@ def test_hostile_names_obey_nobody() -> None:
 
 def test_nothing_yet() -> None:
     assert "no lane yet" in "\n".join(drawn(Model(), 80, 24))
+
+
+def test_it_says_that_more_are_open_and_what_a_lane_suffers_from() -> None:
+    model = Model()
+    for k in range(6):
+        told = story(lane(k), 1, opened_at_ms=NOW_MS, resolved=False)[0]
+        trouble = {"transition": "integrity_error", "severity": "critical", "groups": [], "features_drifted": 0}
+        feed(model, "interp.alerts", encode_alert(structs.replace(told, **trouble)))
+    text = "\n".join(drawn(model, 120, 24))
+    assert "and 2 more: stream-interp alerts list" in text
+    assert "✕" in text
+    assert "0 features" not in text

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from stream_interp.ui.text import age, cut, instant, number, percent
+from stream_interp.ui.text import age, cut, held, instant, number, percent
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,9 @@ def test_number(value: float | None, shown: str) -> None:
 )
 def test_a_share_close_to_all_never_reads_as_all(share: float, shown: str) -> None:
     assert percent(share) == shown
+
+
+def test_partitions_are_listed_by_topic_in_runs() -> None:
+    assert held(["w/0", "w/1", "w/2", "w/5", "a/10", "w/4"]) == ["a 10", "w 0–2, 4–5"]
+    assert held(["no number", "x/y", "/3", "t/²"]) == ["no number", "x/y", "/3", "t/²"]
+    assert held([]) == []

@@ -164,7 +164,44 @@ def test_a_command_to_copy_cannot_run_anything_else() -> None:
     feed(model, "interp.alerts", encode_alert(told))
     view = incident_view(model, hostile, NOW)
     assert view is not None
-    assert view.evidence_command == "stream-interp evidence '$(touch /tmp/x); `id` '\"'\"'' --out ./evidence"
+    assert "stream-interp evidence '$(touch /tmp/x); `id` '\"'\"'' --out ./evidence" in [c.line for c in view.commands]
+
+
+def _offered(model: Model, of: str) -> list[str]:
+    view = incident_view(model, of, NOW)
+    assert view is not None
+    return [" ".join(command.line.split()[1:3]) for command in view.commands]
+
+
+def test_commands_are_those_that_are_not_refused() -> None:
+    model, told = Model(), story(LANE, 1, opened_at_ms=NOW_MS, resolved=True)
+    this = told[0].incident_id
+    feed(model, "interp.alerts", *map(encode_alert, told[:-1]))
+    assert _offered(model, this) == ["alerts ack", "alerts resolve", "baseline relearn", f"evidence {this}"]
+    feed(model, "interp.alerts", encode_annotation(ack(LANE, this)))
+    assert _offered(model, this) == ["alerts resolve", "baseline relearn", f"evidence {this}"]
+    feed(model, "interp.alerts", encode_alert(told[-1]))
+    assert _offered(model, this) == [f"evidence {this}"]
+    blind = structs.replace(told[0], incident_id="b", transition="blind", event_id="b1", groups=[], features=[])
+    feed(model, "interp.alerts", encode_alert(blind))
+    assert _offered(model, "b") == ["alerts ack", "alerts silence"]
+    seeing = structs.replace(blind, transition="seeing", event_id="b2", severity="info")
+    feed(model, "interp.alerts", encode_alert(seeing))
+    assert _offered(model, "b") == []
+
+
+def test_drift_is_not_pushed_out_by_many_blind_lanes() -> None:
+    model, told = Model(), story(LANE, 1, opened_at_ms=NOW_MS - 900_000, resolved=False)
+    feed(model, "interp.alerts", *map(encode_alert, told))
+    for k in range(20):
+        blind = structs.replace(
+            told[0], incident_id=f"b{k}", transition="blind", severity="critical", event_id=f"b{k}", lane=lane(k + 1),
+            at_ms=NOW_MS, groups=[],
+        )  # fmt: skip
+        feed(model, "interp.alerts", encode_alert(blind))
+    view = fleet(model, NOW)
+    assert view.open_total == 21
+    assert view.open_incidents[0].incident_id == told[0].incident_id
 
 
 def test_a_lane_that_is_blind_is_listed_as_such_until_it_sees_again() -> None:

@@ -26,7 +26,7 @@ class Fleet(Struct, frozen=True, kw_only=True):
     state: Answer
     counts: dict[str, int]  # lanes by state, worst first, of all lanes
     lanes: Page[LaneRow]
-    open_incidents: list[IncidentRow]  # the newest, unacknowledged first
+    open_incidents: list[IncidentRow]  # unacknowledged first, then critical, drift, the newest
     open_total: int
     open_unacknowledged: int
     silences: int
@@ -77,8 +77,9 @@ def _worst(counts: dict[str, int]) -> Answer:
     return present[0] if present else "unknown"
 
 
-def _urgent_first(row: IncidentRow) -> tuple[bool, bool, int]:
-    return row.ack is not None, row.severity != "critical", -row.at_ms
+def _urgent_first(row: IncidentRow) -> tuple[bool, bool, bool, int]:
+    """Drift before blindness: a lane that is blind shows among the lanes, its drift here alone."""
+    return row.ack is not None, row.severity != "critical", row.about != "incident", -row.at_ms
 
 
 def _matches(row: LaneRow, query: str) -> bool:

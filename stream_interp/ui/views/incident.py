@@ -56,6 +56,13 @@ class FeatureRow(Struct, frozen=True, kw_only=True):
     ratio: float | None
 
 
+class Command(Struct, frozen=True, kw_only=True):
+    """A line to copy, and what it does."""
+
+    text: str
+    line: str
+
+
 class IncidentView(Struct, frozen=True, kw_only=True):
     """The whole story, as far as it is held."""
 
@@ -71,8 +78,7 @@ class IncidentView(Struct, frozen=True, kw_only=True):
     paths: Paths
     health: list[Signal]
     evidence_root: str  # sha256 of its newest pack; empty where none was announced
-    ack_command: str
-    evidence_command: str
+    commands: list[Command]  # what can be said or kept of it now, in the order of need
 
 
 def incident_view(model: Model, incident_id: str, now: Now) -> IncidentView | None:
@@ -90,9 +96,23 @@ def incident_view(model: Model, incident_id: str, now: Now) -> IncidentView | No
         features=_features(model, last), scores=list(last.scores) if last else [],
         paths=paths_of_transitions(transitions), health=signals(model, lane_id),
         evidence_root=model.versions.evidence_roots.get(incident_id, ""),
-        ack_command=f'stream-interp alerts ack {shlex.quote(incident_id)} --reason "…"',
-        evidence_command=f"stream-interp evidence {shlex.quote(incident_id)} --out ./evidence",
+        commands=_commands(row),
     )  # fmt: skip
+
+
+def _commands(row: IncidentRow) -> list[Command]:
+    """Only what is not refused: an ack needs an open incident, evidence one of drift."""
+    this, lane_id = shlex.quote(row.incident_id), row.lane.lane_id
+    ack = ("acknowledge", f'alerts ack {this} --for 2h --reason "…"')
+    of_drift = [
+        ("end it, once the cause is removed", f'alerts resolve {this} --reason "…"'),
+        ("learn again, if the change is wanted", f'baseline relearn {lane_id} --reason "…"'),
+    ]
+    of_lane = [("hold its notifications back", f'alerts silence {lane_id} --for 2h --reason "…"')]
+    evidence = ("keep the evidence", f"evidence {this} --out ./evidence")
+    drift = row.about == "incident"
+    now = [*([] if row.ack else [ack]), *(of_drift if drift else of_lane)] if row.open else []
+    return [Command(text=text, line=f"stream-interp {words}") for text, words in [*now, *([evidence] if drift else [])]]
 
 
 def _said_of_lane(model: Model, row: IncidentRow) -> list[Annotation]:

@@ -67,7 +67,7 @@ def _environment() -> Environment:
     made.globals.update(
         static_url=static_url, runbook_of=runbook_of,
         evidence_chart=charts.evidence_chart, health_chart=charts.health_chart,
-        whiskers=charts.whiskers, axis_top=charts.axis_top, whisker_width=charts.WHISKER_WIDTH,
+        whiskers=charts.whiskers, axis_top=charts.axis_top, held=text.held, whisker_width=charts.WHISKER_WIDTH,
     )  # fmt: skip
     return made
 
