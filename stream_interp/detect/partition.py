@@ -24,7 +24,7 @@ from stream_interp.records.lane import Lane
 from stream_interp.records.window import Window, decode_window
 
 MISSING_BASELINE, UNREADABLE_BASELINE = "missing_baseline", "unreadable_baseline"
-_UNUSABLE = (IntegrityError, KeyError, IndexError, TypeError, ValueError)  # what a record that lies can lead to
+_UNUSABLE = (IntegrityError, LookupError, TypeError, ValueError, ArithmeticError)  # what a record that lies can lead to
 
 MAX_LANES = 10_000  # a partition: names are the producers', and without a bound they could fill the memory
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 from msgspec import Struct, field
 
+from stream_interp.errors import IntegrityError
 from stream_interp.records.arrays import Arrays, pack, unpack
 from stream_interp.records.chunks import split
 from stream_interp.records.envelope import SAFETENSORS, Envelope, binary
@@ -18,6 +19,8 @@ from stream_interp.records.lane import Lane
 
 CE_TYPE = "interp.window.v1"
 CHUNK_BYTES = 900_000  # below every default of max.message.bytes
+
+MAX_WIDTH = 1 << 23  # of d_in and d_sae: whatever a header says becomes arrays of so many numbers
 
 FIT, CALIBRATED = 0, 1  # projector_version 0 is a fit window; ≥ 1 names the projector that shaped the window
 
@@ -119,4 +122,10 @@ def encode_window(window: Window, chunk_bytes: int = CHUNK_BYTES) -> list[Envelo
 
 def decode_window(data: bytes) -> Window:
     """A window from its joined parts. Raises IntegrityError."""
-    return Window(*unpack(data, WindowHeader))
+    header, arrays = unpack(data, WindowHeader)
+    if not (0 <= header.d_in <= MAX_WIDTH and 0 <= header.d_sae <= MAX_WIDTH):
+        raise IntegrityError(
+            f"a window of d_in {header.d_in}, d_sae {header.d_sae}; expected at most {MAX_WIDTH:,}: few bytes must not "
+            "fill the memory"
+        )
+    return Window(header, arrays)

@@ -159,6 +159,15 @@ def test_a_window_that_lies_about_its_features_leaves_the_lane_as_it_was() -> No
     assert [a.transition for a in told.alerts] == ["integrity_error", "integrity_restored"]
 
 
+@pytest.mark.parametrize("claim", [{"requests": 2**40}, {"requests": 10**30}, {"d_sae": 2**40}, {"d_in": -1}])
+def test_a_window_that_claims_absurd_numbers_stops_nothing_and_fills_no_memory(claim: dict[str, int]) -> None:
+    for at in (0, 100):  # a lane that is new, and one that is armed
+        header = structs.replace(STORY.windows[at].header, **claim)
+        records = consumed(window_records([*STORY.windows[:at], replace(STORY.windows[at], header=header)]))
+        partition, _ = replayed(records)
+        assert partition.counters["unreadable_records"] + ("requests" in claim and at == 0) == 1
+
+
 def test_a_broken_record_of_an_unknown_lane_is_counted() -> None:
     partition, told = replayed(consumed([Envelope(b"?", [], b"")]))
     assert partition.counters["unreadable_records"] == 1
