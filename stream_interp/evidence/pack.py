@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -161,9 +162,11 @@ def _stored(record: Consumed) -> StoredRecord:
 def _records(folder: Path, partition: int) -> tuple[Consumed, ...]:
     stored, records = _read(folder, "windows.jsonl", StoredRecord), list[Consumed]()
     with (folder / "windows.bin").open("rb") as values:
+        left = os.fstat(values.fileno()).st_size  # asked first: reading makes room for all that is asked for
         for s in stored:
-            value = None if s.value_bytes is None else values.read(s.value_bytes)
-            if value is not None and len(value) != s.value_bytes:
+            left -= s.value_bytes or 0
+            value = None if s.value_bytes is None or left < 0 else values.read(s.value_bytes)
+            if left < 0:
                 raise IntegrityError(f"{folder}: windows.bin ends within the record at offset {s.offset}")
             headers: list[tuple[str, bytes | str | None]] = [*s.headers]
             records.append(Consumed(s.topic, partition, s.offset, s.append_ms, s.key, headers, value))

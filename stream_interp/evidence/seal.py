@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -70,12 +70,12 @@ def check(folder: Path) -> tuple[PackManifest, str]:
         UsageError: no pack.
         IntegrityError: naming what was changed, is missing, or was added.
     """
-    kinds = _entries(folder)
-    if not stat.S_ISREG(kinds.get(MANIFEST, 0)):
+    found = _entries(folder)
+    if MANIFEST not in found or not stat.S_ISREG(found[MANIFEST].st_mode):
         raise IntegrityError(f"{folder}: {MANIFEST} is missing or no regular file; this is no whole evidence pack")
     raw = _read_manifest(folder)
     manifest = read_json(raw, PackManifest)
-    faults = list(_faults(folder, manifest, kinds))
+    faults = list(_faults(folder, manifest, found))
     if canonical(manifest) != raw:
         faults.append(f"{MANIFEST} is not in the form in which it was written")
     if faults:
@@ -84,11 +84,11 @@ def check(folder: Path) -> tuple[PackManifest, str]:
     return manifest, sha256(raw)
 
 
-def _entries(folder: Path) -> dict[str, int]:
-    """Name → mode of everything in the folder; links are not followed."""
+def _entries(folder: Path) -> dict[str, os.stat_result]:
+    """Name → what it is, of everything in the folder; links are not followed."""
     try:
         with os.scandir(folder) as found:
-            return {entry.name: entry.stat(follow_symlinks=False).st_mode for entry in found}
+            return {entry.name: entry.stat(follow_symlinks=False) for entry in found}
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(f"{folder}: no such folder; name the folder of an evidence pack") from error
 
@@ -100,20 +100,19 @@ def _read_manifest(folder: Path) -> bytes:
     return raw
 
 
-def _faults(folder: Path, manifest: PackManifest, kinds: dict[str, int]) -> Iterator[str]:
+def _faults(folder: Path, manifest: PackManifest, found: Mapping[str, os.stat_result]) -> Iterator[str]:
     """What differs. A name in the manifest that is a path, such as `../x`, is no entry of the folder: missing."""
-    for name in sorted({*manifest.files, *kinds} - {MANIFEST}):
-        if name not in kinds:
+    for name in sorted({*manifest.files, *found} - {MANIFEST}):
+        if name not in found:
             yield f"{name!r} is missing"
-        elif not stat.S_ISREG(kinds[name]):
+        elif not stat.S_ISREG(found[name].st_mode):
             yield f"{name!r} is no regular file"
         elif name not in manifest.files:
             yield f"{name!r} was added"
-        else:
-            found = _hash(_blocks(folder / name))
-            if found != manifest.files[name]:
-                expected = manifest.files[name].bytes
-                yield f"{name!r} was changed ({found.bytes} bytes, {expected} expected; sha256 {found.sha256[:12]}…)"
+        elif found[name].st_size != (expected := manifest.files[name]).bytes:
+            yield f"{name!r} was changed ({found[name].st_size} bytes, {expected.bytes} expected)"
+        elif (read := _hash(_blocks(folder / name, expected.bytes + 1))) != expected:
+            yield f"{name!r} was changed (sha256 {read.sha256[:12]}…, {expected.sha256[:12]}… expected)"
 
 
 def _write(path: Path, parts: Iterable[bytes]) -> PackedFile:
@@ -134,10 +133,10 @@ def _hash(blocks: Iterable[bytes]) -> PackedFile:
     return PackedFile(bytes=size, sha256=digest.hexdigest())
 
 
-def _blocks(path: Path, limit: int | None = None) -> Iterator[bytes]:
-    """The file in blocks, at most `limit` bytes of it; never through a link that was put there meanwhile."""
+def _blocks(path: Path, limit: int) -> Iterator[bytes]:
+    """The file in blocks, at most `limit` bytes of it; never a link or a pipe that was put there meanwhile."""
     left = limit
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
-        while block := file.read(_BLOCK_BYTES if left is None else min(_BLOCK_BYTES, left)):
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+        while stat.S_ISREG(os.fstat(file.fileno()).st_mode) and (block := file.read(min(_BLOCK_BYTES, left))):
             yield block
-            left = None if left is None else left - len(block)
+            left -= len(block)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import msgspec
 import pytest
 
 from stream_interp.errors import IntegrityError, UsageError
+from stream_interp.evidence import seal as seal_module
 from stream_interp.evidence.make import replayed
 from stream_interp.evidence.pack import CARD, REPORT, card_of, files_of, read_story
 from stream_interp.evidence.replay import compare, require_equal
@@ -136,6 +138,36 @@ def test_what_was_done_to_it_is_said(folder: Path, edit: Callable[[Path], None],
     edit(folder)
     with pytest.raises(IntegrityError, match=says):
         check(folder)
+
+
+def test_a_pipe_that_takes_a_files_place_while_it_is_checked_does_not_hold_us(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def listed_then_swapped(pack: Path) -> dict[str, os.stat_result]:
+        found = entries(pack)
+        (pack / CARD).unlink()
+        os.mkfifo(pack / CARD)
+        return found
+
+    entries = seal_module._entries
+    monkeypatch.setattr(seal_module, "_entries", listed_then_swapped)
+    with pytest.raises(IntegrityError, match=r"incident\.json"):
+        check(folder)
+
+
+def test_a_file_of_another_size_is_not_read(folder: Path) -> None:
+    with (folder / "windows.bin").open("r+b") as file:
+        file.truncate(1 << 40)  # takes no place on the disk, and hours to hash
+    with pytest.raises(IntegrityError, match="1099511627776 bytes"):
+        check(folder)
+
+
+def test_a_record_that_claims_more_bytes_than_there_are_takes_no_memory(folder: Path) -> None:
+    lines = (folder / "windows.jsonl").read_text().splitlines()
+    edited = re.sub('"value_bytes":[0-9]+', f'"value_bytes":{1 << 50}', lines[0])
+    (folder / "windows.jsonl").write_text("\n".join([edited, *lines[1:]]))
+    with pytest.raises(IntegrityError, match="ends within the record"):
+        read_story(folder)
 
 
 def test_no_pack_is_no_edited_pack(tmp_path: Path) -> None:
