@@ -7,8 +7,8 @@
 * What died long before NOTIFY began (heartbeats are kept for hours) is told only if none of its kind lives, the newest
   one alone, and only after all had `silent_after_s` to appear.
 * Without any DETECT on the heartbeat topic, a stale newest status stands for it.
-* While our own heartbeat does not come back, it is Kafka that is silent: only that is told. Once it is back, the others
-  have a few seconds to be heard, too.
+* While our own heartbeat does not come back, it is Kafka that is silent: the others are not judged, and after
+  `silent_after_s` that is told. Once it is back, the others have a few seconds to be heard, too.
 * All ages are differences of one steady clock, from what we heard when. What records say of their own time is shown,
   and decides nothing: a host whose clock steps, or a record that lies, is neither accused nor made to live for ever.
 """
@@ -126,7 +126,8 @@ class Watchdog:
 
     def judge(self, steady_ms: int, now_ms: int) -> list[Notification]:
         """Deaths that were not told yet, and returns of those that were. `now_ms`: Unix epoch, to be shown."""
-        if steady_ms < self._settled_ms:
+        own_silent_ms = steady_ms - max(self._own_heard_ms, self._awake_ms)
+        if steady_ms < self._settled_ms or PAUSE_MS < own_silent_ms <= self._after_ms:
             return []
         silent = {one.story: one for one in self._silent(steady_ms)}
         told = [

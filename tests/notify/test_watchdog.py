@@ -155,6 +155,14 @@ def test_after_kafka_was_away_the_others_have_time_to_be_heard_again() -> None:
     assert (second, died.title) == (55, "detector silent: encode-0@a:1")  # a death meanwhile is told in time
 
 
+def test_while_kafka_is_away_nobody_is_accused_before_it() -> None:
+    yard = Yard(own=False)
+    yard.beat("detect-0@a:1", 1)
+    yard.beat(OWN, 5)  # the last that came through
+    ((second, told),) = yard.until(120)
+    assert (second, told.title) == (5 + AFTER_S + 1, f"detector silent: {OWN}")
+
+
 def test_a_clock_that_steps_back_is_no_death_and_one_that_lied_hides_none() -> None:
     yard = Yard()
     yard.beat("detect-0@a:1", 0)
