@@ -21,6 +21,7 @@ from stream_interp.settings import DriftSettings
 PART_TYPE = "interp.control.part.v1"
 MANIFEST_TYPE = "interp.control.manifest.v1"
 PART_BYTES = 900_000
+MAX_WAITING_BYTES = 256 * 1024 * 1024  # a version is a few MB, and comes in one transaction
 AHEAD_MS = 86_400_000  # of the log's time; a version beyond it would outdate all that people order for years
 _PART_DIGITS = 9
 
@@ -219,11 +220,12 @@ class ControlReader:
     """Assembles control records from the topic, in any order, and hands out versions that became whole.
 
     A newer manifest of the same key replaces an older one (compaction keeps the last). Parts of versions whose
-    manifest never comes are kept: they are bounded by what the topic holds.
+    manifest does not come are kept up to MAX_WAITING_BYTES; those that wait for longest go first.
     """
 
     def __init__(self) -> None:
         self._parts: dict[str, dict[int, bytes]] = {}
+        self._waiting_bytes = 0
         self._manifests: dict[str, Manifest] = {}
 
     def add(self, key: str, value: bytes | None, logged_ms: int | None = None) -> Versioned | None:
@@ -247,8 +249,18 @@ class ControlReader:
                 )
             self._manifests[base] = manifest
         elif last.isdecimal() and len(last) <= _PART_DIGITS:
-            self._parts.setdefault(base, {})[int(last)] = value
+            self._keep(base, int(last), value)
         return self._whole(base)
+
+    def _keep(self, base: str, k: int, part: bytes) -> None:
+        parts = self._parts.setdefault(base, {})
+        self._waiting_bytes += len(part) - len(parts.get(k, b""))
+        parts[k] = part
+        while self._waiting_bytes > MAX_WAITING_BYTES and len(self._parts) > 1:
+            self._drop(next(iter(self._parts)))
+
+    def _drop(self, base: str) -> None:
+        self._waiting_bytes -= sum(map(len, self._parts.pop(base, {}).values()))
 
     def _whole(self, base: str) -> Versioned | None:
         manifest, parts = self._manifests.get(base), self._parts.get(base, {})
@@ -257,6 +269,6 @@ class ControlReader:
         body = b"".join(parts[k] for k in range(manifest.parts))
         if sha256(body) != manifest.sha256:
             return None  # parts of an older write under the same key: the right ones follow
-        self._parts.pop(base, None)
+        self._drop(base)
         del self._manifests[base]
         return Versioned(manifest, body)

@@ -143,3 +143,15 @@ def test_a_version_from_the_future_outdates_nothing(monkeypatch: pytest.MonkeyPa
     done = [reader.add(record.key.decode(), record.value, now_ms) for record in records]
     assert done[-1] is not None
     assert is_ahead(2**62, -1) is False  # the log does not say when
+
+
+def test_parts_whose_manifest_never_comes_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(control, "MAX_WAITING_BYTES", 10_000)
+    reader, records = ControlReader(), encode_control(whole(BASELINE))
+    for number in range(50):
+        reader.add(f"baseline/x/{number}/0", bytes(1_000))
+        reader.add(f"baseline/x/{number}/0", bytes(1_000))  # once more: counted once
+    assert len(reader._parts) == 10
+    (done,) = feed(reader, records)
+    assert reader._waiting_bytes == sum(len(part) for parts in reader._parts.values() for part in parts.values())
+    assert done.manifest == whole(BASELINE).manifest

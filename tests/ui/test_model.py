@@ -9,11 +9,14 @@ from stream_interp.records.control import Order, encode_control, make_order
 from stream_interp.records.cut import encode_cut
 from stream_interp.records.envelope import Envelope
 from stream_interp.records.heartbeat import encode_heartbeat
+from stream_interp.records.lane import Lane
 from stream_interp.records.status import encode_status
+from stream_interp.ui.model import bounds
 from stream_interp.ui.model import incidents as held_incidents
 from stream_interp.ui.model import model as held
 from stream_interp.ui.model.curve import MAX_POINTS, Curve
 from stream_interp.ui.model.model import Model
+from tests.notify.alerts import alert as notified
 from tests.ui.records import NOW_MS, ack, baseline, beat, cut, feed, incident_id, lane, status, story
 
 LANE = lane()
@@ -145,3 +148,26 @@ def test_lanes_and_processes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
     assert set(model.statuses) == {lane(k).lane_id for k in (3, 4, 5)}
     assert set(model.curves) == set(model.statuses)
     assert set(model.heartbeats) == {"p4", "p5"}
+
+
+def test_made_up_names_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds.put, "__defaults__", (3,))
+    model = Model()
+    for number in range(6):
+        lane = Lane(model_id=f"m{number}", hook_name="h")
+        for topic, envelopes in {
+            "interp.alerts": [encode_alert(notified("opened", f"i{number}", lane=lane))],
+            "interp.control": encode_control(make_order(Order(kind="ack", lane=lane, version=1), "ann", "r")),
+        }.items():
+            feed(model, topic, *envelopes)
+    kept = [Lane(model_id=f"m{number}", hook_name="h").lane_id for number in (3, 4, 5)]
+    assert list(model.incidents.lanes()) == list(model.versions.lanes) == list(model.versions.orders) == kept
+    assert len(model.incidents._told) == 3
+    assert model.incidents._story_bytes == sum(len(raw) for s in model.incidents._told.values() for raw in s.events)
+
+
+def test_a_lane_with_endless_names_is_left_out() -> None:
+    model, endless = Model(), Lane(model_id="x" * 100_000, hook_name="h")
+    feed(model, "interp.alerts", encode_alert(notified("opened", lane=endless)))
+    assert model.unreadable["interp.alerts"] == 1
+    assert model.lanes() == {}

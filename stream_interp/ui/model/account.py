@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from stream_interp.records.cut import Cut
 from stream_interp.records.lane import Lane
+from stream_interp.ui.model.bounds import put, sane
 
 MAX_CUTS = 50  # newest of one input partition
 MAX_GAPS = 20
@@ -74,7 +75,8 @@ class Account:
         self.refused = 0  # cuts of partitions beyond MAX_PARTITIONS
 
     def take(self, cut: Cut) -> None:
-        """The next cut."""
+        """The next cut. Raises IntegrityError."""
+        lanes = {lane_id: sane(count.lane) for lane_id, count in cut.lanes.items()}
         key = (cut.topic, cut.partition)
         account = self.partitions.get(key)
         if account is None:
@@ -82,7 +84,8 @@ class Account:
                 self.refused += 1
                 return
             account = self.partitions[key] = _first(cut)
-        self.lanes |= {lane_id: count.lane for lane_id, count in cut.lanes.items()}
+        for lane_id, lane in lanes.items():
+            put(self.lanes, lane_id, lane)
         _add(account, cut)
 
 

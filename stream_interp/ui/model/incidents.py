@@ -12,6 +12,7 @@ from msgspec import Struct, structs
 from stream_interp.records.alert import Alert, AlertState, Position, Said
 from stream_interp.records.annotation import Annotation, decode_event
 from stream_interp.records.lane import Lane
+from stream_interp.ui.model.bounds import put, sane
 
 MAX_PER_LANE = 500  # the ones without news for longest go first, closed before open
 MAX_EVENTS = 100  # newest of one incident
@@ -98,7 +99,10 @@ class Incidents:
         return [decode_event(raw) for raw in story.events], story.forgotten
 
     def _put(self, row: IncidentRow) -> _Story:
-        lane = self._lanes.setdefault(row.lane.lane_id, OrderedDict())
+        lane = self._lanes.get(row.lane.lane_id, OrderedDict[str, _Story]())
+        if (gone := put(self._lanes, row.lane.lane_id, lane)) is not None:
+            while gone:
+                self._forget_one(gone)
         story = lane.get(row.incident_id)
         if story is None:
             story = lane[row.incident_id] = _Story(row)
@@ -139,7 +143,7 @@ class Incidents:
 
 def _row(alert: Alert) -> IncidentRow:
     return IncidentRow(
-        incident_id=alert.incident_id, lane=alert.lane,
+        incident_id=alert.incident_id, lane=sane(alert.lane),
         about="lane" if alert.transition in LANE_TRANSITIONS else "incident",
         open=alert.transition not in CLOSING, transition=alert.transition, severity=alert.severity,
         cause=alert.cause_hint, groups=list(alert.groups), features_drifted=alert.features_drifted,

@@ -17,6 +17,7 @@ from stream_interp.records.heartbeat import Heartbeat
 from stream_interp.records.lane import Lane
 from stream_interp.records.status import Health, Status
 from stream_interp.ui.model.account import Account
+from stream_interp.ui.model.bounds import put, sane
 from stream_interp.ui.model.curve import Curve
 from stream_interp.ui.model.incidents import Incidents
 from stream_interp.ui.model.versions import Versions
@@ -76,7 +77,8 @@ class Model:
             self.statuses.pop((record.key or b"").decode(), None)
             return
         status = read_json(record.value, Status)
-        lane_id, before = status.lane.lane_id, self.statuses.get(status.lane.lane_id)
+        lane_id = sane(status.lane).lane_id
+        before = self.statuses.get(lane_id)
         if before is None and len(self.statuses) >= MAX_LANES:
             oldest = min(self.statuses, key=lambda key: self.statuses[key].as_of_ms)
             del self.statuses[oldest]
@@ -94,8 +96,10 @@ class Model:
         if isinstance(event, Alert):
             self.incidents.take_alert(event, raw)
             return
-        said = self.annotations.setdefault(event.lane.lane_id, deque(maxlen=MAX_ANNOTATIONS))
+        lane_id = sane(event.lane).lane_id
+        said = self.annotations.get(lane_id, deque[Annotation](maxlen=MAX_ANNOTATIONS))
         said.append(event)
+        put(self.annotations, lane_id, said)
         self.incidents.take_annotation(event, raw)
 
     def _take_heartbeat(self, record: Consumed) -> None:

@@ -17,6 +17,7 @@ from stream_interp.records.control import (
     read_order,
 )
 from stream_interp.records.lane import Lane
+from stream_interp.ui.model.bounds import put, sane
 
 MAX_BASELINES = 100  # newest of one lane
 MAX_ORDERS = 100
@@ -60,7 +61,7 @@ class Versions:
         if record is None:
             return
         manifest = record.manifest
-        self.lanes[manifest.lane.lane_id] = manifest.lane
+        put(self.lanes, manifest.lane.lane_id, sane(manifest.lane))
         if manifest.kind == "baseline":
             self._take_baseline(record)
         elif manifest.kind in _ORDERS:
@@ -77,7 +78,9 @@ class Versions:
 
     def _take_baseline(self, record: Versioned) -> None:
         header, _ = read_baseline(record)
-        versions = self.baselines.setdefault(record.manifest.lane.lane_id, {})
+        lane_id = record.manifest.lane.lane_id
+        versions = self.baselines.get(lane_id, {})
+        put(self.baselines, lane_id, versions)
         versions[record.manifest.version] = BaselineVersion(manifest=record.manifest, header=header)
         if len(versions) > MAX_BASELINES:
             del versions[min(versions)]
@@ -86,7 +89,8 @@ class Versions:
         manifest, order = record.manifest, read_order(record)
         if order.lane != manifest.lane:
             raise IntegrityError(f"{manifest.key}: its order is for another lane than its manifest")
-        rows = self.orders.setdefault(order.lane.lane_id, deque(maxlen=MAX_ORDERS))
+        rows = self.orders.get(order.lane.lane_id, deque[OrderRow](maxlen=MAX_ORDERS))
+        put(self.orders, order.lane.lane_id, rows)
         rows.append(
             OrderRow(
                 kind=order.kind,
