@@ -71,9 +71,9 @@ def shape_version(state: LaneState) -> int:
 def supersedes(state: LaneState, version: int, projector_version: int) -> bool:
     """Whether a baseline comes after what is in effect: by its projector, and by itself where that is the same."""
     held = state.projector.version if state.projector else -1
-    if projector_version == held == shape_version(state):
+    if projector_version == held:
         return version > (state.baseline.header.version if state.baseline else -1)
-    return projector_version > shape_version(state)
+    return projector_version > held and projector_version >= state.relearned
 
 
 def open_incident_id(state: LaneState) -> str:

@@ -97,12 +97,16 @@ class Lanes:
         return entry
 
     def outdated(self, header: ProjectorHeader) -> bool:
-        """True for a projector that is not newer than the one in effect, or than the order to do without."""
-        return header.version <= self._version(header.lane.lane_id)
+        """True for a projector that is not newer than the one in effect, or older than the order to do without."""
+        lane_id = header.lane.lane_id
+        return header.version <= self._version(lane_id) or header.version < self._relearned.get(lane_id, -1)
 
     def forget(self, lane_id: str, version: int) -> bool:
-        """The lane learns again, so its requests have the shape of *fit*; False where something newer is in effect."""
-        if version <= self._version(lane_id):
+        """The lane learns again, so its requests have the shape of *fit*; False where something newer is in effect.
+
+        Of a projector and an order of one version the projector counts, whichever comes first: DETECT has it so too.
+        """
+        if version <= max(self._version(lane_id), self._relearned.get(lane_id, -1)):
             return False
         self._relearned[lane_id] = version
         self._projectors.pop(lane_id, None)
@@ -114,7 +118,7 @@ class Lanes:
 
     def _version(self, lane_id: str) -> int:
         known = self._projectors.get(lane_id)
-        return max(known[0].version if known else -1, self._relearned.get(lane_id, -1))
+        return known[0].version if known else -1
 
     def apply(self, projector: Projector) -> None:
         """Requests from now on get the shape of this projector; one made for other widths is not used.

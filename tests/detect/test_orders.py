@@ -303,7 +303,7 @@ def test_encode_lets_go_of_a_projector_and_of_older_ones(critical: Driver) -> No
     assert lanes.forget(LANE.lane_id, header.version + 5) is True
     assert lanes.forget(LANE.lane_id, header.version + 5) is False
     assert lanes.outdated(header)
-    assert lanes.outdated(structs.replace(header, version=header.version + 5))
+    assert lanes.outdated(structs.replace(header, version=header.version + 4))
     assert not lanes.outdated(structs.replace(header, version=header.version + 6))
 
 
