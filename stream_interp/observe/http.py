@@ -18,6 +18,7 @@ from starlette.routing import Route
 from stream_interp.errors import UsageError
 from stream_interp.observe.board import Board
 from stream_interp.observe.metrics import registry_of
+from stream_interp.observe.patience import ImpatientProtocol
 
 _STOP_S = 5.0
 _MAX_CONNECTIONS = 64
@@ -61,7 +62,7 @@ def serving(http: str | None, boards: Sequence[Board], say: Callable[[str], None
     listener = _listen(http)
     config = uvicorn.Config(
         Starlette(routes=routes(boards)), log_config=None, access_log=False, lifespan="off", server_header=False,
-        limit_concurrency=_MAX_CONNECTIONS,
+        limit_concurrency=_MAX_CONNECTIONS, http=ImpatientProtocol,
     )  # fmt: skip
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listener],), name="http", daemon=True)

@@ -12,6 +12,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from stream_interp.errors import UsageError
+from stream_interp.observe.patience import ImpatientProtocol
 
 LISTEN = "127.0.0.1:8640"
 _CONCURRENT = 64
@@ -57,7 +58,7 @@ def serving(app: ASGIApp, host: str, port: int) -> Iterator[str]:
         raise UsageError(f"--listen {host}:{port}: {error.strerror or error}; choose another port or host") from error
     config = uvicorn.Config(
         app, log_config=None, access_log=False, server_header=False, proxy_headers=False, lifespan="off", ws="none",
-        limit_concurrency=_CONCURRENT, timeout_graceful_shutdown=_END_S,
+        limit_concurrency=_CONCURRENT, timeout_graceful_shutdown=_END_S, http=ImpatientProtocol,
     )  # fmt: skip
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listener],), name="ui-server", daemon=True)

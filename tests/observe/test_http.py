@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from stream_interp.errors import UsageError
+from stream_interp.observe import patience
 from stream_interp.observe.board import Board, Reading, Snapshot
 from stream_interp.observe.http import serving
 from tests.deploy.scraper import get
@@ -78,3 +79,18 @@ def test_without_an_address_nothing_is_served() -> None:
     said = list[str]()
     with serving(None, [Board("encode")], said.append):
         assert said == []
+
+
+def test_half_requests_lock_nobody_out_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "REQUEST_S", 0.5)
+    with served(Board("encode")) as url:
+        address = ("127.0.0.1", int(url.rpartition(":")[2]))
+        halves = [socket.create_connection(address) for _ in range(64)]
+        try:
+            for half in halves:
+                half.sendall(b"GET /livez HTTP/1.1\r\nHost: ")
+            time.sleep(1.5)
+            assert get(f"{url}/livez")[0] == 200
+        finally:
+            for half in halves:
+                half.close()
