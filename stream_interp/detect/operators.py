@@ -5,9 +5,18 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable
 
+from msgspec import structs
+
 from stream_interp.errors import IntegrityError
 from stream_interp.records.alert import Alert, Said
-from stream_interp.records.annotation import MAX_SILENCE_MS, NEVER_LONG_SILENT, Annotation, make_annotation
+from stream_interp.records.annotation import (
+    MAX_BLIND_SILENCE_MS,
+    MAX_SILENCE_MS,
+    NEVER_LONG_SILENT,
+    Annotation,
+    make_annotation,
+    said_at_ms,
+)
 from stream_interp.records.consumed import Consumed
 from stream_interp.records.control import ControlReader, Manifest, Marker, Order, Versioned, read_order
 
@@ -22,7 +31,7 @@ class Operators:
         self._baselines: dict[tuple[str, int], Versioned] = {}
         self._orders: dict[tuple[str, str], tuple[Manifest, Order]] = {}  # (kind, lane) → newest resolve or relearn
         self._acks: dict[str, Said] = {}  # by incident
-        self._silences: dict[str, Said | None] = {}  # by lane; None once it was ended
+        self._silences: dict[str, Said] = {}  # by lane, of those not ended the one that lasts longest
         self._annotations: list[tuple[int, Annotation]] = []
         self.next_offset = 0  # of `interp.control`
 
@@ -44,7 +53,7 @@ class Operators:
         if whole.manifest.kind == "baseline":
             self._baselines[whole.manifest.lane.lane_id, whole.manifest.version] = whole
         else:
-            self._take_order(whole, record.offset)
+            self._take_order(whole, record)
         return whole
 
     def find(self, marker: Marker) -> Versioned | None:
@@ -76,21 +85,31 @@ class Operators:
         silence = self._silences.get(lane_id)
         return silence if silence is not None and now_ms < silence.until_ms else None
 
+    def silence_on(self, alert: Alert, now_ms: int) -> Said | None:
+        """The silence that covers an alert: `blind` and `integrity_error` for a day only."""
+        silence = self.silence_of(alert.lane.lane_id, now_ms)
+        if silence is None or alert.transition not in NEVER_LONG_SILENT:
+            return silence
+        until_ms = min(silence.until_ms, silence.at_ms + MAX_BLIND_SILENCE_MS)
+        return structs.replace(silence, until_ms=until_ms) if now_ms < until_ms else None
+
     def annotations_from(self, offset: int) -> list[Annotation]:
         """Those whose record lies at `offset` on `interp.control`, or after it."""
         first = bisect_left(self._annotations, offset, key=lambda entry: entry[0])
         return [annotation for _, annotation in self._annotations[first:]]
 
-    def _take_order(self, record: Versioned, offset: int) -> None:
-        order, manifest = read_order(record), record.manifest
-        lane_id = order.lane.lane_id
-        until_ms = min(order.until_ms, order.version + MAX_SILENCE_MS) if order.kind == "silence" else order.until_ms
-        said = Said(author=manifest.author, reason=manifest.reason, at_ms=order.version, until_ms=until_ms)
+    def _take_order(self, whole: Versioned, record: Consumed) -> None:
+        order, manifest = read_order(whole), whole.manifest
+        lane_id, at_ms = order.lane.lane_id, said_at_ms(order, record.timestamp_ms)
+        said = Said(author=manifest.author, reason=manifest.reason, at_ms=at_ms, until_ms=order.until_ms)
         if order.kind in ("resolve", "relearn"):
             self._orders[order.kind, lane_id] = (manifest, order)
             return
         if order.kind == "ack":
             self._acks[order.incident_id] = said
+        elif order.kind == "unsilence":
+            self._silences.pop(lane_id, None)
         else:
-            self._silences[lane_id] = said if order.kind == "silence" else None
-        self._annotations.append((offset, make_annotation(record, order)))
+            silence = structs.replace(said, until_ms=min(order.until_ms, at_ms + MAX_SILENCE_MS))
+            self._silences[lane_id] = max(silence, self._silences.get(lane_id, silence), key=lambda s: s.until_ms)
+        self._annotations.append((record.offset, make_annotation(whole, order, record.timestamp_ms)))

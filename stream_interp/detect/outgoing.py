@@ -47,7 +47,7 @@ def records_of(
 
     def states(alerts: Iterable[Alert]) -> Iterator[tuple[str, Envelope, None]]:
         for alert in map(labels.on_alert, alerts):
-            silence = operators.silence_of(alert.lane.lane_id, now_ms)
+            silence = operators.silence_on(alert, now_ms)
             yield ALERT_STATE, encode_alert_state(alert_state(alert, operators.ack_of(alert), silence)), None
 
     yield from ((ALERTS, encode_alert(labels.on_alert(alert)), None) for alert in out.told.alerts)

@@ -76,7 +76,7 @@ class Listening:
                 key = (record.key or b"").decode(errors="replace")
                 whole = self._controls.add(key, record.value, record.timestamp_ms)
                 if whole is not None and whole.manifest.kind in TOLD_KINDS:
-                    found.append(make_annotation(whole, read_order(whole)))
+                    found.append(make_annotation(whole, read_order(whole), record.timestamp_ms))
             except (IntegrityError, AssertionError) as error:
                 log.warning("%s offset %d not used: %s", CONTROL, record.offset, error)
         return found

@@ -51,15 +51,24 @@ class _AnyEvent(Struct, frozen=True):
     type: str
 
 
-def make_annotation(record: Versioned, order: Order) -> Annotation:
-    """What an ack, silence or unsilence looks like on `interp.alerts`."""
+def make_annotation(record: Versioned, order: Order, logged_ms: int = -1) -> Annotation:
+    """What an ack, silence or unsilence looks like on `interp.alerts`.
+
+    Args:
+        logged_ms: when the log took it, Unix epoch ms; not above 0: it does not say.
+    """
     manifest = record.manifest
     assert order.kind in ("ack", "silence", "unsilence")
     return Annotation(
         event_id=digest(manifest.key, manifest.version)[:32], lane=order.lane, kind=order.kind,
-        incident_id=order.incident_id, author=manifest.author, reason=manifest.reason, at_ms=order.version,
-        until_ms=order.until_ms,
+        incident_id=order.incident_id, author=manifest.author, reason=manifest.reason,
+        at_ms=said_at_ms(order, logged_ms), until_ms=order.until_ms,
     )  # fmt: skip
+
+
+def said_at_ms(order: Order, logged_ms: int) -> int:
+    """By the log's clock, Unix epoch ms: an operator's may be wrong, and a version only says which order is newer."""
+    return logged_ms if logged_ms > 0 else order.version
 
 
 def encode_annotation(annotation: Annotation) -> Envelope:

@@ -220,6 +220,50 @@ def test_a_silence_ends_by_itself_and_after_seven_days_at_most() -> None:
     assert heard(said("silence", 1, until_ms=9), said("unsilence", 2)).silence_of(LANE.lane_id, 3) is None
 
 
+def logged(record: Versioned, at_ms: int, operators: Operators | None = None) -> Operators:
+    operators = operators or Operators()
+    for one in control(record, operators.next_offset):
+        operators.add(one._replace(timestamp_ms=at_ms))
+    return operators
+
+
+def test_what_was_said_when_is_told_by_the_logs_clock_and_not_by_an_operators(critical: Driver) -> None:
+    now_ms, hour_ms = 1_800_000_000_000, 3_600_000
+    blind = lane_alert(critical.state, "blind", "critical", now_ms, "no_windows")
+    ack = logged(said("ack", now_ms - hour_ms, blind.incident_id), now_ms + 5_000).ack_of(blind)
+    assert ack is not None  # of someone whose clock is an hour behind
+    assert ack.at_ms == now_ms + 5_000
+    early = logged(said("ack", now_ms + hour_ms, blind.incident_id), now_ms - 5_000)
+    assert early.ack_of(blind) is None  # of the blindness before, by someone whose clock is ahead
+    silence = logged(said("silence", now_ms + 23 * hour_ms, until_ms=now_ms + 30 * DAY_MS), now_ms)
+    found = silence.silence_of(LANE.lane_id, now_ms + 1)
+    assert found is not None
+    assert found.until_ms == now_ms + MAX_SILENCE_MS
+    assert [a.at_ms for a in silence.annotations_from(0)] == [now_ms]
+
+
+def test_a_shorter_silence_does_not_end_a_longer_one() -> None:
+    """NOTIFY goes by every silence, until one order ends them."""
+    operators = heard(said("silence", 1, until_ms=100), said("silence", 2, until_ms=50))
+    assert operators.silence_of(LANE.lane_id, 60) is not None
+    assert (
+        heard(said("silence", 1, until_ms=100), said("silence", 2, until_ms=50), said("unsilence", 3)).silence_of(
+            LANE.lane_id, 10
+        )
+        is None
+    )
+
+
+def test_a_silence_covers_blindness_for_a_day_only(critical: Driver) -> None:
+    blind = lane_alert(critical.state, "blind", "critical", 1_000, "no_windows")
+    operators = heard(said("silence", 1_000, until_ms=1_000 + 3 * DAY_MS))
+    covers = operators.silence_on(blind, DAY_MS)
+    assert covers is not None
+    assert covers.until_ms == 1_000 + DAY_MS
+    assert operators.silence_on(blind, 2_000 + DAY_MS) is None
+    assert operators.silence_of(LANE.lane_id, 2_000 + DAY_MS) is not None
+
+
 def test_a_lane_that_goes_blind_again_is_not_acknowledged(critical: Driver) -> None:
     blind = lane_alert(critical.state, "blind", "critical", 1_000, "no_windows")
     operators = heard(said("ack", 1_500, blind.incident_id))

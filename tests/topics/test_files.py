@@ -57,8 +57,9 @@ def test_what_may_be_personal_is_kept_for_hours(name: str):
     assert int(TOPIC[f"interp.{name}"].config["retention.ms"]) <= 24 * 3600 * 1000
 
 
-def test_windows_carry_the_brokers_clock():
-    assert TOPIC["interp.windows"].config["message.timestamp.type"] == "LogAppendTime"
+@pytest.mark.parametrize("name", ["windows", "control"])
+def test_what_is_judged_by_its_time_carries_the_brokers_clock(name: str):
+    assert TOPIC[f"interp.{name}"].config["message.timestamp.type"] == "LogAppendTime"
 
 
 def test_a_slip_in_a_definition_is_refused():
