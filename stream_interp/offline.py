@@ -73,6 +73,7 @@ def learn(
     version: int,
     massive: str = "share",
     reason: str = "",
+    author: str = AUTHOR,
 ) -> Learnt:
     """A baseline from a file: the first fifth of its requests is *fit*, the rest *calibrate* (design §4).
 
@@ -81,6 +82,7 @@ def learn(
     Args:
         version: of projector and baseline, Unix epoch ms.
         reason: for those who read the baseline later.
+        author: who made it, as claimed.
 
     Raises:
         UsageError: the file is too small, of another width than the SAE, holds values that are not finite, or its
@@ -113,7 +115,7 @@ def learn(
             f"{path}: refused: not stationary: its requests are not one distribution in their order; "
             "shuffle them, or leave out the part that differs"
         )
-    signed = [_signed(record, reason or f"baseline build from {path.name}") for record in (projector, baseline)]
+    signed = [_signed(record, author, reason or f"baseline build from {path.name}") for record in (projector, baseline)]
     return Learnt(state, signed[0], signed[1], file.requests, file.tokens)
 
 
@@ -128,9 +130,9 @@ def _require_counted(path: Path, state: LaneState, requests: int) -> None:
         )
 
 
-def _signed(record: Versioned, reason: str) -> Versioned:
+def _signed(record: Versioned, author: str, reason: str) -> Versioned:
     """The record as an operator's; DETECT writes a marker for those, and none for its own."""
-    return Versioned(structs.replace(record.manifest, author=AUTHOR, reason=reason), record.body)
+    return Versioned(structs.replace(record.manifest, author=author, reason=reason), record.body)
 
 
 def replay(path: Path, state: LaneState, shape: LaneShape, sae: Encoder | None) -> Replay:

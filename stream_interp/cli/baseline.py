@@ -11,6 +11,7 @@ import typer
 
 from stream_interp.cli.configuration import load_settings
 from stream_interp.cli.options import BootstrapOption, ConfigOption, JsonOption, SetOption, flags
+from stream_interp.cli.ordering import AuthorOption, WhyOption, signature
 from stream_interp.cli.output import emit_json, emit_table, notice
 from stream_interp.records.control import Versioned, read_baseline
 
@@ -25,10 +26,13 @@ def build(
     ],
     model_id: Annotated[str, typer.Option("--model-id", help="Name of the model.")],
     hook: Annotated[str, typer.Option("--hook", help="Where in the model, such as layer.15.")],
-    sae: Annotated[Path | None, typer.Option("--sae", metavar="DIR", help="SAE checkpoint; without, T0 only.")] = None,
+    sae: Annotated[
+        Path | None, typer.Option("--sae", metavar="DIR", help="SAE checkpoint (default: the site's; else T0 only).")
+    ] = None,
     revision: Annotated[str, typer.Option("--revision", help="Revision of the model.")] = "unversioned",
     tenant: Annotated[str, typer.Option("--tenant", help="Tenant of the site.")] = "default",
-    reason: Annotated[str, typer.Option("--reason", help="Why, for those who read it later.")] = "",
+    reason: WhyOption = "",
+    author: AuthorOption = None,
     config: ConfigOption = None,
     sets: SetOption = None,
     bootstrap: BootstrapOption = None,
@@ -42,25 +46,28 @@ def build(
     from stream_interp.kafka.produce import require_topic
     from stream_interp.records.lane import NO_SAE, Lane
 
+    signed = signature(author, reason, required=False)
     settings = load_settings(config, flags(sets, bootstrap=bootstrap))
     require_kafka(settings.kafka)
     require_topic(settings.kafka, TOPIC)
-    encoder = saes.load(sae, device=settings.sae.device) if sae else None
+    site = settings.site_of(tenant=tenant, model_id=model_id, model_revision=revision, hook_name=hook)
+    folder = sae or (site.sae if site else "")  # what ENCODE will use: another SAE is another lane
+    encoder = saes.load(folder, device=settings.sae.device) if folder else None
     lane = Lane(
         tenant=tenant, model_id=model_id, hook_name=hook, model_revision=revision,
         sae_fingerprint=encoder.fingerprint if encoder else NO_SAE,
     )  # fmt: skip
-    site = settings.site_of(tenant=tenant, model_id=model_id, model_revision=revision, hook_name=hook)
     massive = site.massive if site else "share"
     version = time.time_ns() // 1_000_000
-    learnt = offline.learn(source, lane, encoder, settings.drift, version, massive, reason=reason)
+    learnt = offline.learn(source, lane, encoder, settings.drift, version, massive, signed.reason, signed.author)
     publish_controls(settings.kafka, [learnt.projector, learnt.baseline])
     report = {"schema_version": 1, "lane_id": lane.lane_id, **_card(learnt.baseline)}
     if json:
         emit_json(report)
     else:
         notice(
-            f"published baseline {version} of lane {lane.lane_id}: {learnt.requests} requests, {learnt.tokens} tokens"
+            f"published baseline {version} of lane {lane.lane_id}: {learnt.requests} requests, {learnt.tokens} tokens, "
+            + (f"SAE {folder}" if folder else "no SAE: raw activations alone (T0)")
         )
 
 
