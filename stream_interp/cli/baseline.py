@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +10,7 @@ import typer
 
 from stream_interp.cli.configuration import load_settings
 from stream_interp.cli.options import BootstrapOption, ConfigOption, JsonOption, SetOption, flags
-from stream_interp.cli.ordering import AuthorOption, WhyOption, signature
+from stream_interp.cli.ordering import AuthorOption, WhyOption, next_version, signature
 from stream_interp.cli.output import emit_json, emit_table, notice
 from stream_interp.records.control import Versioned, read_baseline
 
@@ -58,7 +57,7 @@ def build(
         sae_fingerprint=encoder.fingerprint if encoder else NO_SAE,
     )  # fmt: skip
     massive = site.massive if site else "share"
-    version = time.time_ns() // 1_000_000
+    version = next_version(settings.kafka, lane.lane_id)
     learnt = offline.learn(source, lane, encoder, settings.drift, version, massive, signed.reason, signed.author)
     publish_controls(settings.kafka, [learnt.projector, learnt.baseline])
     report = {"schema_version": 1, "lane_id": lane.lane_id, **_card(learnt.baseline)}

@@ -70,7 +70,8 @@ def run(
     settings = load_settings(config, flags(sets, bootstrap=bootstrap, redis_url=redis_url, sites=one_site(sae)))
     boards = detect_board(), encode_board()
     with foreground(settings.log, "run", http, boards) as (say, stop):
-        detector, encoder = Detect(settings, say, boards[0]), Encode(settings, say, boards[1])
+        encoder = Encode(settings, say, boards[1])  # first: a wrong SAE must not fence off a DETECT that runs
+        detector = Detect(settings, say, boards[0])
         run_together([(detector.run, detector.ready), (encoder.run, None)], stop)
 
 

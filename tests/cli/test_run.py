@@ -74,3 +74,16 @@ def test_an_sae_that_cannot_be_loaded_ends_run(kafka_bootstrap: str, topic_prefi
     )  # fmt: skip
     assert done.returncode == 1
     assert "missing_path" in done.stderr
+
+
+def test_a_wrong_sae_fences_no_detect_off(
+    kafka_bootstrap: str, topic_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made: list[object] = []
+    monkeypatch.setattr("stream_interp.detect.process.Detect", lambda *given: made.append(given))
+    at = ("--bootstrap", kafka_bootstrap, "--set", f"kafka.topic_prefix={topic_prefix}")
+    assert main(["topics", "apply", *at]) == 0
+    assert main(["run", "--sae", "nowhere", *at]) != 0
+    assert "expected a folder with one SAE" in " ".join(capsys.readouterr().err.split())
+    assert made == []
