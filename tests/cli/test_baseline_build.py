@@ -30,3 +30,20 @@ def test_a_baseline_is_newer_than_what_clocks_that_are_ahead_have_ordered(
     command.ok("baseline", "build", "--from", source, "--model-id", MODEL, "--hook", HOOK)
     made = [c.manifest for c in read_controls(kafka) if c.manifest.kind in ("baseline", "projector")]
     assert [m.version > ahead_ms for m in made] == [True, True]
+
+
+@pytest.mark.timeout(120)
+def test_a_baseline_is_newer_than_what_clocks_that_are_ahead_have_ordered(
+    kafka_bootstrap: str, redis_url: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    """Otherwise ENCODE and DETECT would pass over it, and nobody would say so."""
+    command = CommandLine(kafka_bootstrap, redis_url, topic_prefix, tmp_path, {})
+    command.ok("topics", "apply")
+    kafka = KafkaSettings(bootstrap=kafka_bootstrap, topic_prefix=topic_prefix)
+    lane = Lane(model_id=MODEL, hook_name=HOOK)
+    ahead_ms = time.time_ns() // 1_000_000 + 2 * 3_600_000
+    publish_controls(kafka, [make_order(Order(kind="relearn", lane=lane, version=ahead_ms), "ann", "wanted")])
+    source = write_activations(tmp_path / "baseline.safetensors", 200, seed=1)
+    command.ok("baseline", "build", "--from", source, *SITE)
+    made = [c.manifest for c in read_controls(kafka) if c.manifest.kind in ("baseline", "projector")]
+    assert [m.version > ahead_ms for m in made] == [True, True]
