@@ -27,6 +27,7 @@ MISSING_BASELINE, UNREADABLE_BASELINE = "missing_baseline", "unreadable_baseline
 _UNUSABLE = (IntegrityError, LookupError, TypeError, ValueError, ArithmeticError)  # what a record that lies can lead to
 
 MAX_LANES = 10_000  # a partition: names are the producers', and without a bound they could fill the memory
+MAX_LANE_CHARS = 16_384  # of its names together; all records of the lane repeat them
 
 log = logging.getLogger(__name__)
 
@@ -175,6 +176,8 @@ class WindowsPartition:
         known = self.lanes.get(lane.lane_id)
         if known is None and len(self.lanes) >= MAX_LANES:
             raise IntegrityError(f"lane {MAX_LANES + 1:,} of partition {self.number}; does a producer make up names?")
+        if known is None and len(repr(lane)) > MAX_LANE_CHARS:
+            raise IntegrityError(f"a lane of {len(repr(lane)):,} characters; expected at most {MAX_LANE_CHARS:,}")
         return known or new_lane(lane, self._settings, position)
 
     def _apply(

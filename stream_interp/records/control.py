@@ -22,6 +22,7 @@ PART_TYPE = "interp.control.part.v1"
 MANIFEST_TYPE = "interp.control.manifest.v1"
 PART_BYTES = 900_000
 MAX_WAITING_BYTES = 256 * 1024 * 1024  # a version is a few MB, and comes in one transaction
+MAX_SAID_BYTES = 64 * 1024  # of a manifest, and of an order: DETECT repeats them in records of its own
 AHEAD_MS = 86_400_000  # of the log's time; a version beyond it would outdate all that people order for years
 _PART_DIGITS = 9
 
@@ -178,10 +179,16 @@ def make_order(order: Order | EvidenceRoot, author: str, reason: str) -> Version
 
 def read_order(record: Versioned) -> Order:
     """What an operator asks. Raises IntegrityError."""
-    order = read_json(record.body, Order)
+    order = read_json(_short("an order", record.body), Order)
     if order.kind != record.manifest.kind:
         raise IntegrityError(f"{record.manifest.key}: its body is not what its manifest says, but {order.kind}")
     return _as_said(record, order)
+
+
+def _short(what: str, value: bytes) -> bytes:
+    if len(value) > MAX_SAID_BYTES:
+        raise IntegrityError(f"{what} of {len(value):,} bytes; expected at most {MAX_SAID_BYTES:,}")
+    return value
 
 
 def read_evidence_root(record: Versioned) -> EvidenceRoot:
@@ -241,7 +248,7 @@ class ControlReader:
         if value is None:
             return None
         if last == "manifest":
-            manifest = read_json(value, Manifest)
+            manifest = read_json(_short("a manifest", value), Manifest)
             if is_ahead(manifest.version, logged_ms):
                 raise IntegrityError(
                     f"{manifest.kind} of lane {manifest.lane.lane_id}: its version {manifest.version} is a time more "

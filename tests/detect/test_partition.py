@@ -168,6 +168,14 @@ def test_a_window_that_claims_absurd_numbers_stops_nothing_and_fills_no_memory(c
         assert partition.counters["unreadable_records"] + ("requests" in claim and at == 0) == 1
 
 
+def test_a_lane_of_endless_names_does_not_begin() -> None:
+    """Its status would not fit into a record, and no transaction of DETECT would ever succeed again."""
+    header = structs.replace(STORY.windows[0].header, lane=structs.replace(LANE, model_id="m" * 500_000))
+    partition, told = replayed(consumed(window_records([replace(STORY.windows[0], header=header)])))
+    assert (partition.lanes, told) == ({}, Told())
+    assert partition.counters["unreadable_records"] == 1
+
+
 def test_a_broken_record_of_an_unknown_lane_is_counted() -> None:
     partition, told = replayed(consumed([Envelope(b"?", [], b"")]))
     assert partition.counters["unreadable_records"] == 1

@@ -17,6 +17,7 @@ from stream_interp.records.control import (
     make_control,
     make_order,
     read_baseline,
+    read_order,
     read_projector,
 )
 from stream_interp.records.envelope import Envelope
@@ -114,7 +115,7 @@ def test_tombstones_are_passed_over():
     assert ControlReader().add("baseline/lane/1/manifest", None) is None
 
 
-@pytest.mark.parametrize("value", [b"", b"{}", b"[" * 100_000, b'{"kind": "unknown"}'])
+@pytest.mark.parametrize("value", [b"", b"{}", b"[" * 60_000, b'{"kind": "unknown"}'])
 def test_a_manifest_that_cannot_be_read_is_an_integrity_error(value: bytes):
     with pytest.raises(IntegrityError, match="Manifest"):
         ControlReader().add("baseline/lane/1/manifest", value)
@@ -155,3 +156,17 @@ def test_parts_whose_manifest_never_comes_do_not_fill_the_memory(monkeypatch: py
     (done,) = feed(reader, records)
     assert reader._waiting_bytes == sum(len(part) for parts in reader._parts.values() for part in parts.values())
     assert done.manifest == whole(BASELINE).manifest
+
+
+def test_an_order_that_does_not_fit_into_an_answer_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(control, "PART_BYTES", 900_000)
+    lane, endless = Lane(model_id="m", hook_name="h"), Lane(model_id="m" * 500_000, hook_name="h")
+    for order, author in (
+        (Order(kind="silence", lane=endless, version=1), "eve"),
+        (Order(kind="silence", lane=lane, version=1), "e" * 500_000),
+    ):
+        with pytest.raises(IntegrityError, match=r"a manifest of 50\d,\d+ bytes; expected at most 65,536"):
+            feed(ControlReader(), encode_control(make_order(order, author, "")))
+    long = make_order(Order(kind="ack", lane=lane, version=1, incident_id="i" * 500_000), "eve", "")
+    with pytest.raises(IntegrityError, match="an order of 500,"):
+        read_order(long)
