@@ -75,5 +75,4 @@ def lane_name(lane: Lane) -> str:
 
 def cut(text: str, limit: int = NAME_CHARS) -> str:
     """Untrusted text in at most so many characters, inert."""
-    shown = inert(text)
-    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+    return inert(text, limit)

@@ -13,11 +13,12 @@ import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from stream_interp.observe.text import inert
+from stream_interp.records.text import inert
 from stream_interp.settings import LogSettings
 
 CONTEXT = ("lane_id", "topic", "partition", "offset", "incident_id", "event_id", "sink")
 
+MAX_CHARS = 4_000  # of one message
 _MAX_TRACE_CHARS = 20_000
 _NOISY = {"aiokafka": logging.WARNING, "faust": logging.WARNING, "mode": logging.WARNING, "uvicorn": logging.WARNING}
 _notices = logging.getLogger("stream_interp.notice")
@@ -47,7 +48,7 @@ def configure_logs(
         logging.getLogger(name).setLevel(max(level, root.level))
     if settings.format == "json":
         return _notices.info
-    return lambda text: notice(inert(text))
+    return lambda text: notice(inert(text, MAX_CHARS))
 
 
 def writes_json() -> bool:
@@ -78,7 +79,7 @@ class _Json(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "process": self._process,
-            "message": inert(record.getMessage()),
+            "message": inert(record.getMessage(), MAX_CHARS),
             **_context(record),
         }
         if record.exc_info:
@@ -89,7 +90,8 @@ class _Json(logging.Formatter):
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         context = "".join(f" {name}={value}" for name, value in _context(record).items())
-        line = f"{_time(record)} {record.levelname.lower()} {record.name}: {inert(record.getMessage())}{context}"
+        message = inert(record.getMessage(), MAX_CHARS)
+        line = f"{_time(record)} {record.levelname.lower()} {record.name}: {message}{context}"
         return "\n".join([line, *(f"  | {part}" for part in _trace(record))])
 
 
@@ -106,4 +108,4 @@ def _trace(record: logging.LogRecord) -> list[str]:
     if not record.exc_info:
         return []
     whole = "".join(traceback.format_exception(*record.exc_info))
-    return [inert(line) for line in whole[-_MAX_TRACE_CHARS:].splitlines()]
+    return [inert(line, MAX_CHARS) for line in whole[-_MAX_TRACE_CHARS:].splitlines()]

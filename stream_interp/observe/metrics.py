@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from stream_interp.observe.board import Board, Distribution, Reading
 from stream_interp.observe.catalogue import METRICS, Metric
 from stream_interp.observe.lanes import lane_readings
-from stream_interp.observe.text import inert
+from stream_interp.records.text import inert
 
 PREFIX = "stream_interp_"
 MAX_LABEL_CHARS = 128

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from itertools import groupby
 
-LIMIT = 160  # characters of any one name or reason on the page
+from stream_interp.records.text import inert
 
-_REPLACED = frozenset({"Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp"})
+LIMIT = 160  # characters of any one name or reason on the page
 
 
 class Cut(str):
@@ -20,22 +19,8 @@ class Cut(str):
 
 
 def cut(text: str, limit: int = LIMIT) -> Cut:
-    """At most `limit` characters, on one line, without anything that a terminal or a browser would obey.
-
-    Control characters become their pictures (␊ for a line feed, ␛ for an escape), invisible and direction-changing
-    ones �.
-    """
-    shown = "".join(map(_inert, text[:limit]))
-    return Cut(shown if len(text) <= limit else shown[:-1] + "…")
-
-
-def _inert(character: str) -> str:
-    code = ord(character)
-    if code < 0x20:
-        return chr(0x2400 + code)
-    if code == 0x7F:
-        return "\u2421"
-    return "\ufffd" if unicodedata.category(character) in _REPLACED else character
+    """At most `limit` characters, on one line, without anything that a terminal or a browser would obey."""
+    return Cut(inert(text, limit))
 
 
 def age(seconds: float | None) -> str:

@@ -41,7 +41,7 @@ def test_json_lines_say_when_what_where(lines: list[str]) -> None:
     assert configure(lines, format="json") == []
     log.warning("record %s/%s cannot be used", 3, 17, extra={"partition": 3, "offset": 17, "lane_id": "ab", "x": 1})
     notice, warning = (json.loads(line) for line in lines)
-    assert notice["message"].startswith("hello x\\n")
+    assert notice["message"].startswith("hello x ")
     assert warning.pop("time").endswith("Z")
     assert warning == {
         "level": "warning", "logger": "stream_interp.detect.process", "process": "detect",
@@ -52,7 +52,7 @@ def test_json_lines_say_when_what_where(lines: list[str]) -> None:
 
 def test_text_lines_are_for_people(lines: list[str]) -> None:
     [notice] = configure(lines)
-    assert notice.startswith("hello x\\n")
+    assert notice.startswith("hello x ")
     log.warning("lost", extra={"partition": 3})
     log.debug("not shown")
     [line] = lines
@@ -83,7 +83,7 @@ def test_ten_kilobytes_are_cut(lines: list[str]) -> None:
     configure(lines, format="json")
     log.warning("%s", "y" * 10_000, extra={"lane_id": "z" * 10_000})
     assert len(lines[-1]) < 5_000
-    assert "(10,000 characters)" in lines[-1]
+    assert "…" in lines[-1]
 
 
 def test_the_level_and_noisy_libraries(lines: list[str]) -> None:

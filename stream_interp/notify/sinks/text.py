@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from datetime import UTC, datetime
 
 from stream_interp.notify.notification import Notification
 from stream_interp.records.lane import digest
+from stream_interp.records.text import inert
 
 LATEST_MS = 253_402_300_799_999  # the end of the year 9999: what the calendar can show
 
-_BIDI = frozenset(
-    "\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-)  # they reorder what follows
 _WEB = re.compile(r"https?://[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")
 LINK_CHARACTERS = 2_000
-_INERT = frozenset({"Cc", "Cs", "Zl", "Zp"})  # controls, lone surrogates, line and paragraph separators
 
 
 def plain(text: str, limit: int) -> str:
-    """At most `limit` characters that every encoding takes; control characters but newline and tab as `\\x1b`."""
-    return short("".join(_inert(c, "\n\t") for c in text[: limit + 1].replace("\r\n", "\n")), limit)
+    """At most `limit` characters, inert but for newline and tab."""
+    return inert(text.replace("\r\n", "\n"), limit, kept="\n\t")
 
 
 def one_line(text: str, limit: int) -> str:
-    """The same on one line: each run of white space is one space."""
-    return short("".join(_inert(c, "") for c in " ".join(text[: 4 * limit].split())), limit)
+    """At most `limit` characters, inert, on one line: each run of white space is one space."""
+    return inert(" ".join(text[: 4 * limit].split()), limit)
 
 
 def short(text: str, limit: int) -> str:
@@ -64,11 +60,3 @@ def web_links(notification: Notification) -> dict[str, str]:
 def safe_id(text: str, limit: int) -> str:
     """An id as it is where letters, digits and `._:/-` make it up and it is short enough; else its hash."""
     return text if re.fullmatch(r"[A-Za-z0-9._:/-]+", text) and len(text) <= limit else digest(plain(text, len(text)))
-
-
-def _inert(character: str, kept: str) -> str:
-    if character in kept:
-        return character
-    if character in _BIDI or unicodedata.category(character) in _INERT:
-        return character.encode("unicode_escape").decode()
-    return character

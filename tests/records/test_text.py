@@ -4,18 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_interp.observe.text import inert
+from stream_interp.records.text import inert
 
 
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
         ("plain Ünïcödé 漢字 <b>", "plain Ünïcödé 漢字 <b>"),
-        ("two\nlines\r\n", "two\\nlines\\r\\n"),
-        ("\x1b[31mred\x07", "\\x1b[31mred\\x07"),
-        ("\x9b31m", "\\x9b31m"),
-        ("a\u2028b\u202ec", "a\\u2028b\\u202ec"),
-        ("\ud800", "\\ud800"),
+        ("two\nlines\r\n", "two lines  "),
+        ("\x1b[31mred\x07", "�[31mred�"),
+        ("\x9b31m", "�31m"),
+        ("a\u2028b\u202ec\u200bd", "a b�c�d"),
+        ("\ud800", "�"),
     ],
 )
 def test_nothing_acts(text: str, shown: str) -> None:
@@ -23,7 +23,12 @@ def test_nothing_acts(text: str, shown: str) -> None:
 
 
 def test_long_text_is_cut_and_says_so() -> None:
-    assert inert("x" * 10_000, 5) == "xxxxx… (10,000 characters)"
+    assert inert("x" * 10_000, 5) == "xxxx…"
+    assert inert("xxxxx", 5) == "xxxxx"
+
+
+def test_what_is_kept_stays() -> None:
+    assert inert("a\nb\tc\x1b", kept="\n\t") == "a\nb\tc�"
 
 
 @given(st.text(st.characters(), max_size=200))
