@@ -70,7 +70,7 @@ class Operators:
         return newest.values()
 
     def step_orders(self) -> Iterable[tuple[Manifest, Order]]:
-        """The newest `resolve` and `relearn` of every lane."""
+        """Of every lane the last `resolve`, and the `relearn` of the largest version."""
         return self._orders.values()
 
     def ack_of(self, alert: Alert) -> Said | None:
@@ -103,7 +103,9 @@ class Operators:
         lane_id, at_ms = order.lane.lane_id, said_at_ms(order, record.timestamp_ms)
         said = Said(author=manifest.author, reason=manifest.reason, at_ms=at_ms, until_ms=order.until_ms)
         if order.kind in ("resolve", "relearn"):
-            self._orders[order.kind, lane_id] = (manifest, order)
+            held = self._orders.get((order.kind, lane_id))
+            if held is None or order.kind == "resolve" or order.version > held[1].version:  # as ENCODE has it
+                self._orders[order.kind, lane_id] = (manifest, order)
             return
         if order.kind == "ack":
             self._acks[order.incident_id] = said

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from stream_interp.detect.partition import WindowsPartition
-from stream_interp.detect.state_codec import dump_state, load_state
+from stream_interp.detect.state_codec import StateHeader, dump_state, load_state
 from stream_interp.errors import IntegrityError
+from stream_interp.records.arrays import pack, unpack
 from tests.detect.log import LANE, SETTINGS, consumed, fresh, ids, replayed, story, window_records
 
 RECORDS = consumed(window_records(story().windows))
@@ -54,6 +56,14 @@ def test_types_and_dtypes_survive() -> None:
     assert after.tests is not None
     assert before.tests is not None
     np.testing.assert_array_equal(after.tests.rates["up"].log_norm, before.tests.rates["up"].log_norm)
+
+
+def test_a_state_of_a_version_that_knew_no_orders_is_read() -> None:
+    header, arrays = unpack(dump_state(WHOLE.lanes[LANE.lane_id]), StateHeader)
+    older = {name: value for name, value in header.state.items() if name not in ("stories", "relearned")}
+    state = load_state(pack(structs.replace(header, state=older), arrays))
+    assert (state.stories, state.relearned) == ({}, 0)
+    assert state.incident is not None
 
 
 @pytest.mark.parametrize("data", [b"", b"not a state", dump_state(WHOLE.lanes[LANE.lane_id])[:-100]])

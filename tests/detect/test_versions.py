@@ -17,6 +17,7 @@ ACTS = st.one_of(
     st.tuples(st.just("detect"), st.integers(1, 4)),
     st.tuples(st.just("detect"), st.just(EVERYTHING)),
     st.tuples(st.just("relearn"), SKEWS),
+    st.tuples(st.just("relearn_unseen"), SKEWS),
     st.tuples(st.just("promote"), SKEWS, st.integers(0, 3)),
     st.tuples(st.just("crash")),
 )
@@ -69,6 +70,13 @@ def test_two_orders_to_learn_again_of_clocks_that_are_ahead() -> None:
     world.relearn(200)
     world.detect(1)
     world.relearn(0)
+    assert_heard(world)
+
+
+def test_two_who_order_at_once_and_only_one_has_a_clock_that_is_right() -> None:
+    world = begun(6)
+    world.relearn(HOUR_MS)
+    world.relearn_unseen(0)
     assert_heard(world)
 
 

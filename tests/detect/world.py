@@ -198,6 +198,11 @@ class World:
     def relearn(self, skew_ms: int) -> None:
         self.order("relearn", skew_ms)
 
+    def relearn_unseen(self, skew_ms: int) -> None:
+        """Of somebody who has not seen what others have just ordered."""
+        version = self.now_ms + skew_ms + 7
+        self.publish(make_order(Order(kind="relearn", lane=LANE, version=version), "bo", "wanted"))
+
     def resolve(self, skew_ms: int) -> None:
         """Of the incident that is open as far as DETECT has told."""
         if (state := self.partition.lanes.get(LANE.lane_id)) is not None and state.incident is not None:
