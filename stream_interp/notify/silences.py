@@ -30,9 +30,9 @@ class Silences:
     def active(self, lane_id: str, of_lane: bool, now_ms: int) -> Said | None:
         """Who silenced the lane, if it is silent now. `of_lane`: asked for `blind` or `integrity_error`."""
         longest_ms = LONGEST_OF_LANE_MS if of_lane else LONGEST_MS
-        ends = self._ends.get(lane_id, {}).values()
+        ended_ms = max((at_ms for at_ms in self._ends.get(lane_id, {}).values() if at_ms <= now_ms), default=-1)
         for said in self._silences.get(lane_id, {}).values():
             in_time = said.at_ms <= now_ms < min(said.until_ms, said.at_ms + longest_ms)
-            if in_time and not any(said.at_ms <= end_ms <= now_ms for end_ms in ends):
+            if in_time and ended_ms < said.at_ms:
                 return said
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -10,6 +11,7 @@ from msgspec import structs
 
 from stream_interp.notify.desk import Held, Send
 from stream_interp.notify.notification import Notification
+from stream_interp.notify.silences import Silences
 from stream_interp.notify.telling import Telling, told_silent, wording_of
 from stream_interp.notify.wording import return_id
 from stream_interp.records.alert import Alert
@@ -375,3 +377,15 @@ def test_times_beyond_the_calendar_are_told_all_the_same() -> None:
     (sent,) = Office().take(alert("opened", at_ms=10**17), at_s=0)
     assert "9999" in sent.text
     assert LANE.lane_id in sent.text
+
+
+def test_a_flood_of_silences_and_their_ends_costs_little() -> None:
+    silences = Silences()
+    for number in range(6_000):
+        silences.take(annotation("unsilence", number * 0.001))
+        silences.take(annotation("silence", 10 + number * 0.001, until_s=HOUR))
+    began_s = time.process_time()
+    assert silences.active(LANE.lane_id, of_lane=False, now_ms=START_MS + 60_000) is not None
+    silences.take(annotation("unsilence", 30))
+    assert silences.active(LANE.lane_id, of_lane=False, now_ms=START_MS + 60_000) is None
+    assert time.process_time() - began_s < 0.5

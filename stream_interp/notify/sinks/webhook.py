@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from stream_interp.errors import UsageError
 from stream_interp.notify.notification import Notification
@@ -36,6 +37,7 @@ PREFIX = "whsec_"
 KEY_BYTES = range(24, 65)
 TEXT_CHARACTERS = 4_000  # of any text in the body; the specification asks for small bodies
 ID_CHARACTERS = 200
+MAX_IDS = 500
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,9 @@ class Webhook:
 
 
 def body(notification: Notification) -> bytes:
-    """The same bytes on every try."""
-    data = {**_inert(msgspec.to_builtins(notification)), "id": safe_id(notification.id, ID_CHARACTERS)}
+    """The same bytes on every try. Of a digest's or a long outage's events the newest `MAX_IDS` are named."""
+    told = structs.replace(notification, event_ids=notification.event_ids[-MAX_IDS:])
+    data = {**_inert(msgspec.to_builtins(told)), "id": safe_id(notification.id, ID_CHARACTERS)}
     return msgspec.json.encode({"type": BODY_TYPE, "timestamp": rfc3339(notification.at_ms), "data": data})
 
 

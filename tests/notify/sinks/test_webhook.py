@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from stream_interp.errors import UsageError
 from stream_interp.notify.sinks import make_sink
@@ -84,6 +85,13 @@ def test_a_hostile_id_stays_one_header_and_the_same_in_the_body(name: str) -> No
     assert headers["webhook-id"].isascii()
     assert headers["webhook-id"].isprintable()
     assert 0 < len(headers["webhook-id"]) <= 200
+
+
+def test_of_very_many_events_the_newest_are_named() -> None:
+    many = structs.replace(PLAIN, event_ids=[f"{number:032}" for number in range(100_000)])
+    told = json.loads(body(many))["data"]["event_ids"]
+    assert told == many.event_ids[-500:]
+    assert len(body(many)) < 40_000
 
 
 def test_bodies_stay_small() -> None:
