@@ -28,7 +28,7 @@ def apply_baseline(state: LaneState, baseline: Versioned, drift: DriftSettings, 
     if not supersedes(state, header.version, header.projector_version):
         return StepResult(replace(state, position=position))
     manifest = baseline.manifest
-    note = f"baseline {header.version} by {manifest.author or 'unknown'}: {manifest.reason}"
+    note = f"baseline {header.version} by {manifest.author or 'unknown'} (as claimed): {manifest.reason}"
     settings = DetectSettings(drift=drift, baseline_requests=state.settings.baseline_requests)
     after, alerts = _all_ended(replace(state, settings=settings, position=position), note, header.version)
     return StepResult(arm(after, Baseline(header, arrays)), alerts)
@@ -39,7 +39,7 @@ def resolve(state: LaneState, marker: Marker, position: Position) -> StepResult:
     after = replace(state, position=position)
     if state.incident is None or state.tests is None or marker.incident_id != open_incident_id(state):
         return StepResult(after)
-    note = f"resolved by {marker.author or 'unknown'}: {marker.reason}"
+    note = f"resolved by {marker.author or 'unknown'} (as claimed): {marker.reason}"
     alert = _ended(after, state.incident, note, marker.version)
     return StepResult(replace(after, incident=None, evidence=no_evidence(state.tests)), (alert,))
 
@@ -48,7 +48,7 @@ def relearn(state: LaneState, marker: Marker, position: Position) -> StepResult:
     """An operator has the lane learn again from its next windows; what is open ends, the old versions stay on Kafka."""
     if marker.version <= shape_version(state):
         return StepResult(replace(state, position=position))
-    note = f"relearn by {marker.author or 'unknown'}: {marker.reason}"
+    note = f"relearn by {marker.author or 'unknown'} (as claimed): {marker.reason}"
     after, alerts = _all_ended(replace(state, position=position), note, marker.version)
     wanted = marker.baseline_requests or state.settings.baseline_requests
     fresh = replace(

@@ -193,7 +193,8 @@ class Detect:
         windows = WindowsPartition(p, saved.states, start, done, settings, progress.annotated)
         self._ours.partitions[p] = Owned(windows, Checkpoints(saved, start, assigned.low), LaneWatch(time.monotonic()))
         lanes = len(saved.states)
-        self._say(f"partition {p}: {lanes} lanes restored, reads from {start}, replays silently to {done}")
+        replay = f"replays silently up to offset {done}" if done >= start else "replays nothing"
+        self._say(f"{WINDOWS}/{p}: {lanes} lanes restored, reads from offset {start}, {replay}")
         for state in saved.states:
             if state.settings != settings:
                 lane_id = state.lane.lane_id

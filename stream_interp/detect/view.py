@@ -58,7 +58,7 @@ def _state_and_reason(state: LaneState) -> tuple[State, str]:
     if state.phase == "refused":
         return "integrity_error", "refused: not stationary: the baseline's requests are not one distribution"
     if state.blind:
-        return "blind", "no window for longer than status.blind_after_s"
+        return "blind", "no windows come (status.blind_after_s)"
     if state.incident is not None:
         cause = cause_hint(state.incident.groups)
         if state.incident.recovering:

@@ -180,7 +180,9 @@ class Encode:
             self._settings.kafka.topic_prefix + ACTIVATIONS, assigned.partition, self._lanes, self._settings,
             position, assigned.low, time.monotonic(),
         )  # fmt: skip
-        self._say(f"partition {assigned.partition}: reads from {partition.next_offset}, counts from {position.b}")
+        self._say(
+            f"{ACTIVATIONS}/{assigned.partition}: reads from offset {partition.next_offset}, counts from {position.b}"
+        )
         return partition.next_offset
 
     def _pointed(self, pointer: CutPointer) -> Position:

@@ -132,4 +132,4 @@ def test_resolve_and_relearn_are_markers_that_a_restart_does_not_repeat(bench: B
     assert len(bench.markers()) == 2
     assert bench.statuses()["h"].state == "learning"
     assert set(ids(transitions(bench))) == {e for told in pure_replay(bench).values() for e in ids(told.alerts)}
-    assert transitions(bench)[-1].note == "resolved by ann: a campaign, we know"
+    assert transitions(bench)[-1].note == "resolved by ann (as claimed): a campaign, we know"

@@ -67,7 +67,11 @@ def marker(driver: Driver, kind: str = "resolve", version: int = 0, incident: st
 def test_resolve_ends_the_open_incident_and_its_evidence(critical: Driver) -> None:
     result = resolve(critical.state, marker(critical), next_position(critical))
     (alert,) = result.alerts
-    assert (alert.transition, alert.status, alert.note) == ("resolved", "ok", "resolved by ann: wanted shift")
+    assert (alert.transition, alert.status, alert.note) == (
+        "resolved",
+        "ok",
+        "resolved by ann (as claimed): wanted shift",
+    )
     assert alert.at_ms == marker(critical).version  # when it was asked for
     assert result.state.incident is None
     assert result.state.evidence is not None
