@@ -76,7 +76,9 @@ def step(state: LaneState, window: Window, position: Position, append_ms: int) -
         return StepResult(_not_counted(before, "baseline_refused", window.header.requests), alerts)
     if window.header.projector_version != expected:
         return StepResult(_not_counted(before, "projector_travelling", window.header.requests), alerts)
-    before = replace(before, counted=before.counted + window.header.requests)
+    before = replace(
+        before, counted=before.counted + window.header.requests, counted_at_ms=before.closed_at_ms
+    )  # fmt: skip
     result = _tick(before, window, elapsed_ms) if before.phase == "armed" else _learn(before, window)
     return replace(result, alerts=(*alerts, *result.alerts))
 
@@ -169,7 +171,7 @@ def arm(state: LaneState, baseline: Baseline) -> LaneState:
     return replace(
         state, phase="armed", learned=None, projector=projector, baseline=baseline, tests=tests,
         evidence=armed.no_evidence(tests), incident=None, requests=0, weeks=0.0, health_now=None,
-        recent_scores=no_scores(),
+        recent_scores=no_scores(), counted_at_ms=state.closed_at_ms,
     )  # fmt: skip
 
 

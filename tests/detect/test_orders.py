@@ -116,6 +116,20 @@ def test_relearn_accepts_a_wanted_shift(critical: Driver) -> None:
     assert driver.feed(requests(rng, 80))[0] == "opened"
 
 
+def test_a_lane_whose_windows_are_made_for_another_projector_is_blind_and_says_so(critical: Driver) -> None:
+    driver, rng = Driver(), np.random.default_rng(7)
+    driver.state = relearn(critical.state, marker(critical, "relearn"), next_position(critical)).state
+    driver.shape, driver.offset = critical.shape, critical.offset + 1
+    driver.feed(requests(rng, 40))
+    assert status_of(driver.state, 0, 0).state == "learning"
+    driver.feed(requests(rng, 40))
+    status = status_of(driver.state, 0, 0)
+    assert (status.state, "for another projector" in status.reason) == ("blind", True)
+    driver.shape = shape_of(LANE, None)
+    driver.feed(requests(rng, 8))
+    assert status_of(driver.state, 0, 0).state == "learning"
+
+
 def test_versions_after_relearn_rise_even_where_the_traffic_clock_is_behind(critical: Driver) -> None:
     order = marker(critical, "relearn", version=critical.state.closed_at_ms + 10 * DAY_MS)
     driver, rng = Driver(), np.random.default_rng(8)
