@@ -33,6 +33,7 @@ check: $(INSTALLED) ## lint, format, types, layers
 
 bench: $(INSTALLED) ## the numbers in the README
 	$(BIN)/python -m tests.bench.run
+	$(BIN)/python -m tests.bench.latency
 
 clean: ## what make and the tools wrote here, .venv included
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
