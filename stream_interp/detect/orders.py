@@ -53,7 +53,7 @@ def relearn(state: LaneState, marker: Marker, position: Position) -> StepResult:
     wanted = marker.baseline_requests or state.settings.baseline_requests
     fresh = replace(
         after, phase="fit", learned=None, projector=None, baseline=None, tests=None, evidence=None, incident=None,
-        requests=0, weeks=0.0, relearned=marker.version, counted_at_ms=after.closed_at_ms,
+        requests=0, weeks=0.0, relearned=marker.version, uncounted_since_ms=0,
         health_now=None, opinions={}, recent_scores=no_scores(),
         settings=DetectSettings(drift=marker.drift or state.settings.drift, baseline_requests=wanted),
     )  # fmt: skip

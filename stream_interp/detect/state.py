@@ -55,7 +55,8 @@ class LaneState:
     Attributes:
         requests: counted since the lane was armed, or in the learning phase it is in.
         counted, seen: requests that fed tests or baseline, and all; `reasons` has the difference.
-        counted_at_ms: `closed_at` when a window last counted, or the lane began anew; 0 before the first.
+        uncounted_since_ms: `closed_at` of the first of the latest windows of which none counted; 0: the last one did.
+        deaf: so for longer than a projector travels.
         created_ms: `closed_at` of the first window; orders the revisions of a site.
         weeks: time spent armed, on the drift clock: what the budget is spent against.
         fast_clock_ms: append time of the latest window whose `closed_at` was too far ahead; 0 = none yet.
@@ -80,7 +81,8 @@ class LaneState:
     requests: int = 0
     weeks: float = 0.0
     counted: int = 0
-    counted_at_ms: int = 0
+    uncounted_since_ms: int = 0
+    deaf: bool = False
     seen: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     closed_at_ms: int = 0

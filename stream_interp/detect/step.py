@@ -21,8 +21,9 @@ from stream_interp.records.window import FIT, Window
 
 MS_PER_WEEK = 7 * 24 * 3600 * 1000
 MAX_CLOCK_LEAD_MS = 60_000
+MAX_DEAF_MS = 60_000  # a projector travels for seconds
 UNREADABLE_WINDOW = "unreadable_window"  # the fault that the next readable window ends
-NO_WINDOWS, NOT_STATIONARY, CLOCK = "no_windows", "not_stationary", "clock"
+NO_WINDOWS, OTHER_PROJECTOR, NOT_STATIONARY, CLOCK = "no_windows", "other_projector", "not_stationary", "clock"
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,10 @@ def step(state: LaneState, window: Window, position: Position, append_ms: int) -
     if before.phase == "refused":
         return StepResult(_not_counted(before, "baseline_refused", window.header.requests), alerts)
     if window.header.projector_version != expected:
-        return StepResult(_not_counted(before, "projector_travelling", window.header.requests), alerts)
-    before = replace(
-        before, counted=before.counted + window.header.requests, counted_at_ms=before.closed_at_ms
-    )  # fmt: skip
+        before, deaf_alerts = _deaf(_not_counted(before, "projector_travelling", window.header.requests))
+        return StepResult(before, alerts + deaf_alerts)
+    before, heard_alerts = _hearing_again(before)
+    before, alerts = replace(before, counted=before.counted + window.header.requests), alerts + heard_alerts
     result = _tick(before, window, elapsed_ms) if before.phase == "armed" else _learn(before, window)
     return replace(result, alerts=(*alerts, *result.alerts))
 
@@ -88,6 +89,23 @@ def _seeing_again(state: LaneState, window: Window) -> tuple[LaneState, tuple[Al
         return state, ()
     after = replace(state, blind=False)
     return after, (lane_alert(after, "seeing", "info", window.header.closed_at_ms, NO_WINDOWS),)
+
+
+def _deaf(state: LaneState) -> tuple[LaneState, tuple[Alert, ...]]:
+    """Windows come, but made for another projector: a minute of that is no journey any more."""
+    since_ms = state.uncounted_since_ms or state.closed_at_ms
+    deaf = state.deaf or state.closed_at_ms - since_ms > MAX_DEAF_MS
+    after = replace(state, uncounted_since_ms=since_ms, deaf=deaf)
+    if deaf == state.deaf:
+        return after, ()
+    return after, (lane_alert(after, "blind", "critical", state.closed_at_ms, OTHER_PROJECTOR),)
+
+
+def _hearing_again(state: LaneState) -> tuple[LaneState, tuple[Alert, ...]]:
+    after = replace(state, uncounted_since_ms=0, deaf=False)
+    if not state.deaf:
+        return after, ()
+    return after, (lane_alert(after, "seeing", "info", state.closed_at_ms, OTHER_PROJECTOR),)
 
 
 def sound_again(state: LaneState, at_ms: int) -> tuple[LaneState, tuple[Alert, ...]]:
@@ -171,7 +189,7 @@ def arm(state: LaneState, baseline: Baseline) -> LaneState:
     return replace(
         state, phase="armed", learned=None, projector=projector, baseline=baseline, tests=tests,
         evidence=armed.no_evidence(tests), incident=None, requests=0, weeks=0.0, health_now=None,
-        recent_scores=no_scores(), counted_at_ms=state.closed_at_ms,
+        recent_scores=no_scores(), uncounted_since_ms=0,
     )  # fmt: skip
 
 

@@ -12,8 +12,6 @@ from stream_interp.detect.operators import Operators
 from stream_interp.detect.state import LaneState
 from stream_interp.records.status import BaselineCard, Coverage, Health, IncidentCard, State, Status
 
-MAX_DEAF_MS = 60_000  # a projector travels for seconds
-
 
 def status_of(state: LaneState, as_of_ms: int, sequence: int, lag_age_s: float | None = None) -> Status:
     """The status record of a lane; `as_of_ms` and `sequence` are the shell's."""
@@ -61,11 +59,8 @@ def _state_and_reason(state: LaneState) -> tuple[State, str]:
         return "integrity_error", "refused: not stationary: the baseline's requests are not one distribution"
     if state.blind:
         return "blind", "no windows come (status.blind_after_s)"
-    if _deaf_ms(state) > MAX_DEAF_MS:
-        return "blind", (
-            f"no window has counted for {_deaf_ms(state) // 1000:,} s: ENCODE makes them for another projector; "
-            "where that does not end, `baseline relearn` begins anew"
-        )
+    if state.deaf:
+        return "blind", "windows come, but for another projector; where that does not end, `baseline relearn` does it"
     if state.incident is not None:
         cause = cause_hint(state.incident.groups)
         if state.incident.recovering:
@@ -74,13 +69,6 @@ def _state_and_reason(state: LaneState) -> tuple[State, str]:
     if state.phase != "armed":
         return "learning", _learning(state)
     return "ok", ""
-
-
-def _deaf_ms(state: LaneState) -> int:
-    """How long windows have come of which none counted, by their own time."""
-    if state.counted_at_ms:
-        return state.closed_at_ms - state.counted_at_ms
-    return 0 if state.counted else state.closed_at_ms - state.created_ms
 
 
 def _learning(state: LaneState) -> str:

@@ -120,13 +120,16 @@ def test_a_lane_whose_windows_are_made_for_another_projector_is_blind_and_says_s
     driver, rng = Driver(), np.random.default_rng(7)
     driver.state = relearn(critical.state, marker(critical, "relearn"), next_position(critical)).state
     driver.shape, driver.offset = critical.shape, critical.offset + 1
-    driver.feed(requests(rng, 40))
+    assert driver.feed(requests(rng, 40)) == []
     assert status_of(driver.state, 0, 0).state == "learning"
-    driver.feed(requests(rng, 40))
+    assert driver.feed(requests(rng, 40)) == ["blind"]
+    (blind,) = (alert for result in driver.results for alert in result.alerts)
     status = status_of(driver.state, 0, 0)
     assert (status.state, "for another projector" in status.reason) == ("blind", True)
     driver.shape = shape_of(LANE, None)
-    driver.feed(requests(rng, 8))
+    assert driver.feed(requests(rng, 8)) == ["seeing"]
+    (seeing,) = driver.results[-1].alerts
+    assert (seeing.incident_id, seeing.runbook) == (blind.incident_id, "other_projector.md")
     assert status_of(driver.state, 0, 0).state == "learning"
 
 
