@@ -23,5 +23,5 @@ def parse(line: str | list[str]) -> tuple[str, dict[str, Any]]:
         words = words[1:]
         if not isinstance(command, app.LazyGroup):
             return " ".join(names), command.make_context(name, words).params
-        assert words, f"{line}: which of {', '.join(command.commands)}?"
         group = command
+        assert group.with_default(words), f"{line}: which of {', '.join(command.commands)}?"
