@@ -23,7 +23,7 @@ demo: $(INSTALLED) ## see a planted drift found, on a real Kafka, in a minute
 	$(BIN)/stream-interp demo
 
 test: $(INSTALLED) ## all tests; the first run downloads the jars of Apache Kafka
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 3 --dist loadfile # the integration tests mostly wait
 
 check: $(INSTALLED) ## lint, format, types, layers
 	$(BIN)/ruff check

@@ -31,7 +31,7 @@ def big_page(big_model: Model) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # playwright's event loop runs in this thread as long as it lives
 def chromium() -> Iterator[Browser]:
     """The system's Chromium; without it the test is skipped, in CI it fails."""
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
