@@ -66,7 +66,7 @@ def test_a_lane_learns_live_and_accounts_for_what_it_did_not_use(command: Comman
             command.ok("produce", "--from", path, *SITE, "--rate", "150")
             if command.status()["state"] == "ok":
                 break
-        learnt = command.wait_for_state("ok", timeout_s=20)["lanes"][0]
+        learnt = command.wait_for_state("ok")["lanes"][0]
         assert learnt["baseline"]["requests"] >= 480
         command.ok("produce", "--from", files / "null.safetensors", *SITE)
         seen = learnt["coverage"]["requests_seen"]

@@ -68,7 +68,8 @@ def command(kafka_bootstrap: str, redis_url: str, topic_prefix: str, tmp_path: P
         "STATUS__INTERVAL_S": "0.5", "CHECKPOINT__INTERVAL_S": "1", "WINDOW__MAX_AGE_S": "1", "LOG__LEVEL": "debug",
         "DRIFT__CLOCK": "requests",
     }  # fmt: skip
-    line = CommandLine(kafka_bootstrap, redis_url, topic_prefix, tmp_path, settings)
+    database = redis_url.rpartition("/")[0] + "/1"  # of its own: its lanes fall silent, and the model is others' too
+    line = CommandLine(kafka_bootstrap, database, topic_prefix, tmp_path, settings)
     line.ok("topics", "apply", "--partitions", "interp.activations=1")
     return line
 
