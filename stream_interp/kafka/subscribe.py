@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -31,7 +32,7 @@ _PROBE_EVERY_S = 5.0
 Event = TypeVar("Event", bound=Alert | Annotation)
 
 
-class _Subscriber(Generic[Event]):
+class _Subscriber(ABC, Generic[Event]):
     """What both subscribers do; see `AlertSubscriber`."""
 
     def __init__(
@@ -125,8 +126,9 @@ class _Subscriber(Generic[Event]):
         self._handled()
         return None
 
+    @abstractmethod
     def _wanted(self, event: Alert | Annotation) -> Event | None:
-        raise NotImplementedError
+        """The event, if this subscriber hands out its kind."""
 
     def _is_of_lane(self, event: Alert | Annotation) -> bool:
         return self._tenant in (None, event.lane.tenant) and self._model_id in (None, event.lane.model_id)
