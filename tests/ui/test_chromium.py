@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from msgspec import structs
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, Request, Response
 
 from stream_interp.records.status import encode_status
 from stream_interp.ui.model.model import Model
@@ -22,6 +22,7 @@ __all__ = ["hostile_page"]
 FIRST_VIEW_MS = 1_000
 FIRST_VIEW_BYTES = 200_000
 SERIOUS = {"serious", "critical"}
+LEFT = "net::ERR_ABORTED"  # the test went on before the browser had its icon
 
 
 class Heard:
@@ -32,7 +33,16 @@ class Heard:
         page.on("console", lambda message: self.complaints.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
         page.on("dialog", lambda dialog: (self.complaints.append("dialog"), dialog.dismiss()))
-        page.on("requestfailed", lambda request: self.complaints.append(f"failed: {request.url}"))
+        page.on("requestfailed", self._failed)
+        page.on("response", self._answered)
+
+    def _failed(self, request: Request) -> None:
+        if request.failure != LEFT:
+            self.complaints.append(f"failed: {request.failure} {request.url}")
+
+    def _answered(self, response: Response) -> None:
+        if not response.ok:
+            self.complaints.append(f"{response.status} {response.url}")
 
 
 @pytest.fixture
