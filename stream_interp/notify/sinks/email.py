@@ -19,7 +19,6 @@ import socket
 import ssl
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.policy import SMTP
 
@@ -31,7 +30,7 @@ from stream_interp.notify.notification import Notification
 from stream_interp.notify.sinks.guard import Destination, read_allow
 from stream_interp.notify.sinks.http_client import reason, split_url
 from stream_interp.notify.sinks.sink import SinkError, SinkTools, required, secret, where
-from stream_interp.notify.sinks.text import headline, one_line, plain, safe_id, web_links
+from stream_interp.notify.sinks.text import calendar, headline, one_line, plain, safe_id, web_links
 from stream_interp.records.lane import digest
 from stream_interp.settings import SinkSettings
 
@@ -108,7 +107,7 @@ def message(notification: Notification, settings: SinkSettings) -> EmailMessage:
     mail = EmailMessage(policy=SMTP)
     mail["From"], mail["To"] = settings.sender, ", ".join(settings.to)
     mail["Subject"] = headline(notification, SUBJECT_CHARACTERS)
-    mail["Date"] = datetime.fromtimestamp(notification.at_ms / 1000, UTC)
+    mail["Date"] = calendar(notification.at_ms)
     mail["Message-ID"] = f"<{digest(plain(notification.id, 10_000))[:32]}@stream-interp>"
     mail["References"] = f"<{digest(plain(notification.story, 10_000))[:32]}.story@stream-interp>"
     mail["Auto-Submitted"] = "auto-generated"

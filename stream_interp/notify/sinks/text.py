@@ -41,10 +41,14 @@ def headline(notification: Notification, limit: int) -> str:
     return short(severity + title.removeprefix(severity), limit)
 
 
+def calendar(at_ms: int) -> datetime:
+    """A time of Unix epoch milliseconds in UTC, in whole seconds; what no calendar shows becomes its nearest end."""
+    return datetime.fromtimestamp(min(max(at_ms, 0), LATEST_MS) // 1000, UTC)
+
+
 def moment(at_ms: int) -> str:
     """A time of Unix epoch milliseconds as people read it: `2026-01-31 09:30:00 UTC`."""
-    seconds = min(max(at_ms, 0), LATEST_MS) // 1000
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return calendar(at_ms).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def is_web(url: str) -> bool:
@@ -58,5 +62,8 @@ def web_links(notification: Notification) -> dict[str, str]:
 
 
 def safe_id(text: str, limit: int) -> str:
-    """An id as it is where letters, digits and `._:/-` make it up and it is short enough; else its hash."""
-    return text if re.fullmatch(r"[A-Za-z0-9._:/-]+", text) and len(text) <= limit else digest(plain(text, len(text)))
+    """An id as it is where letters, digits and `_:/-` make it up and it is short enough; else its hash.
+
+    No full stop: Standard Webhooks signs `id.timestamp.body`, and an id with one could be read as another's parts.
+    """
+    return text if re.fullmatch(r"[A-Za-z0-9_:/-]+", text) and len(text) <= limit else digest(plain(text, len(text)))

@@ -55,6 +55,12 @@ def test_a_repeat_has_the_same_message_id_and_a_story_one_thread(tmp_path: Path)
     assert PLAIN.links["ui"] in first.get_content()
 
 
+@pytest.mark.parametrize("at_ms", [-(10**30), -1, 2**63, 10**30])
+def test_a_time_beyond_the_calendar_is_mailed_all_the_same(at_ms: int, tmp_path: Path) -> None:
+    mail = message(replace(PLAIN, at_ms=at_ms), fakes.settings("email", 1, tmp_path))
+    assert mail["Date"].datetime.year in (1970, 9999)
+
+
 def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """TLS of a server called mail.test, and of a client that trusts it."""
     authority = trustme.CA()

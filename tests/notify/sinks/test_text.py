@@ -33,6 +33,7 @@ def test_ids_are_safe_and_stay_apart(text: str) -> None:
     assert shown.isascii()
     assert shown.isprintable()
     assert 0 < len(shown) <= 80
+    assert "." not in shown
     assert shown != safe_id(text + "x", 80)
 
 

@@ -87,6 +87,13 @@ def test_a_hostile_id_stays_one_header_and_the_same_in_the_body(name: str) -> No
     assert 0 < len(headers["webhook-id"]) <= 200
 
 
+def test_no_id_can_pass_for_another_id_and_timestamp() -> None:
+    told = structs.replace(PLAIN, id="a.1700000000")
+    headers = signed(told.id, 1, body(told), read_keys(fakes.KEY, "secret_file"))
+    assert "." not in headers["webhook-id"]
+    assert headers["webhook-id"] == json.loads(body(told))["data"]["id"]
+
+
 def test_of_very_many_events_the_newest_are_named() -> None:
     many = structs.replace(PLAIN, event_ids=[f"{number:032}" for number in range(100_000)])
     told = json.loads(body(many))["data"]["event_ids"]
