@@ -21,7 +21,7 @@ class Silences:
         """A silence or its end, in any order and any number of times."""
         lane_id, at_ms = annotation.lane.lane_id, annotation.at_ms
         if annotation.kind == "silence":
-            until_ms = min(annotation.until_ms or at_ms + LONGEST_MS, at_ms + LONGEST_MS)
+            until_ms = min(annotation.until_ms, at_ms + LONGEST_MS)  # without an end it is over at once, as for DETECT
             said = Said(author=annotation.author, reason=annotation.reason, at_ms=at_ms, until_ms=until_ms)
             self._silences.setdefault(lane_id, {})[annotation.event_id] = said
         elif annotation.kind == "unsilence":

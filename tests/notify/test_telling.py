@@ -186,6 +186,12 @@ def test_blind_is_silenced_for_a_day_only_drift_for_a_week_at_most() -> None:
     assert "i1" in [n.story for n in office.at(7 * DAY)]
 
 
+def test_a_silence_without_an_end_which_no_status_shows_holds_nothing_back() -> None:
+    office = Office()
+    office.take(annotation("silence", 0))
+    assert len(office.take(alert("opened", at_s=1))) == 1
+
+
 def test_another_lane_is_not_silenced() -> None:
     office = Office()
     office.take(annotation("silence", 0, until_s=HOUR, lane=Lane(model_id="other", hook_name="h")))
