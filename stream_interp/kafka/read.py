@@ -73,7 +73,7 @@ def end_offsets(
         if known.error is not None:
             raise _refused(known.error, topic, address)
         wanted = sorted(known.partitions) if partitions is None else partitions
-        return {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=_START_S)[1] for p in wanted}
+        return {p: _end(consumer, TopicPartition(topic, p)) for p in wanted}
     except KafkaException as error:
         raise DependencyUnreachable("Kafka", address, *faults.explain()) from error
 
@@ -87,6 +87,25 @@ def _metadata(consumer: Consumer, topic: str, faults: Faults) -> Any:  # the cla
             consumer.poll(0)  # lets librdkafka tell `faults` why
             if faults.hopeless or time.monotonic() >= give_up_s:
                 raise
+
+
+def _end(consumer: Consumer, at: TopicPartition) -> int:
+    """Waits while the partition has no leader: a topic was made this moment, or a broker is just gone."""
+    give_up_s = time.monotonic() + _START_S
+    while True:
+        try:
+            return int(consumer.get_watermark_offsets(at, timeout=_START_S)[1])
+        except KafkaException as error:
+            if error.args[0].code() not in _LEADERLESS or time.monotonic() >= give_up_s:
+                raise
+            time.sleep(_POLL_S)
+
+
+_LEADERLESS = {
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,  # metadata knows it, its broker not yet
+}
 
 
 def raise_if_refused(error: KafkaError, topic: str, address: str) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import NewTopic
 
 from stream_interp.errors import DependencyUnreachable
 from stream_interp.kafka import client
-from stream_interp.kafka.read import read_topic_to_end
+from stream_interp.kafka.faults import Faults
+from stream_interp.kafka.read import end_offsets, read_topic_to_end
 from stream_interp.settings import KafkaSettings
 
 pytestmark = pytest.mark.integration
@@ -144,3 +147,22 @@ def test_a_missing_topic_names_it_and_the_command(kafka, topic_prefix):
 def test_a_missing_broker_is_unreachable():
     with pytest.raises(DependencyUnreachable, match=r"127\.0\.0\.1:1"):
         list(read_topic_to_end(config_of(KafkaSettings(bootstrap="127.0.0.1:1")), "any"))
+
+
+@pytest.mark.parametrize("code", [KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART])
+def test_a_partition_that_has_no_leader_yet_is_waited_for(code):
+    class Fresh:
+        """A consumer of a topic that was made this moment."""
+
+        refusals = 2
+
+        def list_topics(self, topic, timeout):
+            return SimpleNamespace(topics={topic: SimpleNamespace(error=None, partitions={0: None})})
+
+        def get_watermark_offsets(self, at, timeout):
+            self.refusals -= 1
+            if self.refusals >= 0:
+                raise KafkaException(KafkaError(code))
+            return 0, 7
+
+    assert end_offsets(Fresh(), "fresh", Faults(), "127.0.0.1:1") == {0: 7}
