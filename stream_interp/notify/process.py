@@ -77,8 +77,8 @@ class Notify:
             require_topic(kafka, topic)
         self._started_at_ms, self._began_s = _now_ms(), time.monotonic()
         self._process_id = f"notify-{kafka.instance}@{socket.gethostname()}:{os.getpid()}"
-        after_ms = round(notify.silent_after_s * 1000)
-        self._watchdog = Watchdog(self._process_id, self._started_at_ms, after_ms, wording_of(notify))
+        after_ms, status_ms = round(notify.silent_after_s * 1000), round(settings.status.interval_s * 1000)
+        self._watchdog = Watchdog(self._process_id, self._started_at_ms, after_ms, wording_of(notify), status_ms)
         self._listening = Listening(kafka, self._watchdog)
         self._ledger, self._heart = Ledger(kafka), Heart(kafka, self._heartbeat)
         self._latency, self._counts = Distributions("delivery_latency_seconds"), Counter[str]()

@@ -6,7 +6,8 @@
   kind hold all its partitions.
 * What died long before NOTIFY began (heartbeats are kept for hours) is told only if none of its kind lives, the newest
   one alone, and only after all had `silent_after_s` to appear.
-* Without any DETECT on the heartbeat topic, a stale newest status stands for it.
+* A stale newest status stands for DETECT where none is on the heartbeat topic, and where one beats but publishes
+  nothing, `silent_after_s` after it came. Such a silence ends with the next status.
 * While our own heartbeat does not come back, it is Kafka that is silent: the others are not judged, and after
   `silent_after_s` that is told. Once it is back, the others have a few seconds to be heard, too.
 * All ages are differences of one steady clock, from what we heard when. What records say of their own time is shown,
@@ -46,10 +47,11 @@ class Seen(NamedTuple):
 
 
 class Pulse(NamedTuple):
-    """The last heartbeat of a slot, and when it was heard."""
+    """The last heartbeat of a slot, when it was heard, and since when the process has been heard without a gap."""
 
     heartbeat: Heartbeat
     heard_ms: int
+    since_ms: int
 
 
 class Silent(NamedTuple):
@@ -74,10 +76,14 @@ class Watchdog:
         started_ms: when we began, Unix epoch ms; the steady clock began there, too.
         silent_after_ms: without a heartbeat.
         wording: of notifications.
+        status_ms: between two statuses of a lane; three may be missed.
     """
 
-    def __init__(self, own: str, started_ms: int, silent_after_ms: int, wording: Wording) -> None:
+    def __init__(
+        self, own: str, started_ms: int, silent_after_ms: int, wording: Wording, status_ms: int = 5_000
+    ) -> None:
         self._own, self._started_ms, self._after_ms, self._wording = own, started_ms, silent_after_ms, wording
+        self._patience_ms = max(0, 3 * status_ms - silent_after_ms)
         self._pulses: dict[str, Pulse] = {}
         self._newest: Seen | None = None
         self._told: dict[str, str] = {}
@@ -148,7 +154,10 @@ class Watchdog:
         if before is not None and _is_predecessor(heartbeat, heard_ms, before):
             self._pulses[slot] = before
             return
-        self._pulses[slot] = Pulse(heartbeat, heard_ms)
+        since_ms = heard_ms
+        if before is not None and before.heartbeat.process_id == heartbeat.process_id:
+            since_ms = heard_ms if self._is_stale(before.heard_ms, heard_ms) else before.since_ms
+        self._pulses[slot] = Pulse(heartbeat, heard_ms, since_ms)
         if len(self._pulses) > MAX_SLOTS:
             del self._pulses[next(iter(self._pulses))]
 
@@ -158,10 +167,18 @@ class Watchdog:
             return
         for kind in KINDS:
             yield from self._silent_of(kind, now_ms)
-        if self._newest is not None and not any(p.heartbeat.kind == "detect" for p in self._pulses.values()):
-            status, heard_ms = self._newest
-            if self._is_stale(max(heard_ms, self._started_ms), now_ms):
-                yield Silent("detect", status.lane, status.as_of_ms, alone=True)
+        if self._newest is not None:
+            yield from self._without_status(self._newest, now_ms)
+
+    def _without_status(self, newest: Seen, now_ms: int) -> Iterator[Silent]:
+        detectors = [pulse for pulse in self._pulses.values() if pulse.heartbeat.kind == "detect"]
+        living = [pulse.since_ms for pulse in detectors if not self._is_stale(pulse.heard_ms, now_ms)]
+        if detectors and not living:
+            return  # which is told already, by its name
+        one = Silent("detect", newest.status.lane, newest.status.as_of_ms, alone=True)
+        heard_ms = max(newest.heard_ms, self._started_ms, self._settled_ms, min(living, default=0))
+        if one.story in self._told or self._is_stale(heard_ms, now_ms - self._patience_ms):
+            yield one
 
     def _silent_of(self, kind: str, now_ms: int) -> Iterator[Silent]:
         pulses = {slot: pulse for slot, pulse in self._pulses.items() if pulse.heartbeat.kind == kind}

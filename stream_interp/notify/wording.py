@@ -89,12 +89,14 @@ class Wording(NamedTuple):
     def of_silence(
         self, story: str, process: str, lane: Lane | None, last_ms: int, now_ms: int, *, alone: bool
     ) -> Notification:
-        """A process that died. `alone`: none of its kind is left."""
+        """A process that died. `alone`: none of its kind is left. `lane`: the one whose status was the last to come."""
         name, left = (
             one_line(process, NAME_CHARACTERS),
             "none of its kind lives" if alone else "others of its kind live",
         )
-        of = f" of lane {lane.lane_id}" if lane is not None else ""
+        of = ""
+        if lane is not None:
+            of, left = f" of lane {lane.lane_id}", "no lane's status has come since"
         return Notification(
             id=story, kind="silent", story=story, phase="firing", severity="critical" if alone else "warning",
             title=SILENT + name,

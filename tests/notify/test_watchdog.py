@@ -122,7 +122,42 @@ def test_without_any_detector_the_newest_status_speaks() -> None:
     assert second == AFTER_S + 1
     assert LANE.lane_id in told.text
     yard.beat("detect-0@a:1", 101)
-    assert [n.phase for _, n in yard.until(110)] == ["resolved"]
+    assert yard.until(110) == []  # it beats, and still publishes nothing
+    yard.dog.seen(Vouched(LANE, START_MS + 111_000), START_MS + 111_000)
+    assert [n.phase for _, n in yard.until(112)] == ["resolved"]
+
+
+def test_a_detector_that_beats_and_publishes_nothing_is_told() -> None:
+    yard = Yard()
+    for second in range(0, 300, 5):
+        yard.beat("detect-0@a:1", second)
+        if second < 60 or second >= 200:
+            yard.dog.seen(Vouched(LANE, START_MS + second * 1000), START_MS + second * 1000)
+        told = yard.until(second)
+        expected = {105: ["critical"], 200: ["info"]}.get(second, [])
+        assert [n.severity for _, n in told] == expected, second
+
+
+def test_a_detector_that_restarts_has_time_to_publish() -> None:
+    yard = Yard()
+    yard.beat("detect-0@a:1", 0)
+    yard.dog.seen(Vouched(LANE, START_MS), START_MS)
+    assert titles(yard.until(600)) == ["detector silent: detect-0@a:1"]
+    for second in range(601, 660, 5):
+        yard.beat("detect-0@a:2", second)
+        if second > 640:
+            yard.dog.seen(Vouched(LANE, START_MS + second * 1000), START_MS + second * 1000)
+        assert titles(yard.until(second)) == (["detector back: detect-0@a:1"] if second == 601 else [])
+
+
+def test_rare_statuses_are_no_death() -> None:
+    yard = Yard()
+    yard.dog = Watchdog(OWN, START_MS, AFTER_S * 1000, Wording("", "runbooks"), status_ms=60_000)
+    for second in range(0, 600, 5):
+        yard.beat("detect-0@a:1", second)
+        if second % 60 == 0:
+            yard.dog.seen(Vouched(LANE, START_MS + second * 1000), START_MS + second * 1000)
+        assert yard.until(second) == []
 
 
 def test_a_fresh_status_is_no_death() -> None:
@@ -153,6 +188,16 @@ def test_after_kafka_was_away_the_others_have_time_to_be_heard_again() -> None:
     yard.beat("detect-0@a:1", 53)
     ((second, died),) = yard.until(80)
     assert (second, died.title) == (55, "detector silent: encode-0@a:1")  # a death meanwhile is told in time
+
+
+def test_after_kafka_was_away_a_detector_has_time_to_publish_again() -> None:
+    yard = Yard(own=False)
+    for second in (1, *range(43, 120, 5)):
+        for process in (OWN, "detect-0@a:1", "encode-0@a:1"):
+            yard.beat(process, second)
+        if second == 1 or second > 70:  # it joins its group again, and restores its lanes
+            yard.dog.seen(Vouched(LANE, START_MS + second * 1000), START_MS + second * 1000)
+        assert yard.until(second) == []
 
 
 def test_while_kafka_is_away_nobody_is_accused_before_it() -> None:
