@@ -66,7 +66,7 @@ class Wording(NamedTuple):
             severity=alert.severity,
             title=_title(story, kind),
             text="\n".join([*_lines(story, kind, now_ms, openings), *self._first(alert), _lane_line(alert.lane)]),
-            at_ms=alert.at_ms,
+            at_ms=_at_ms(story, kind, now_ms),
             started_at_ms=story.started_at_ms,
             event_ids=list(event_ids),
             links=self._links(story.id, _page(alert)),
@@ -147,6 +147,14 @@ class Wording(NamedTuple):
 def return_id(story: str) -> str:
     """The id of the notification that a silent process is back."""
     return digest(story, "back")[:32]
+
+
+def _at_ms(story: Story, kind: Kind, now_ms: int) -> int:
+    """When what is told happened. A repeat is of now: else a mail would sort under the first, hours ago, and an
+    Alertmanager would take an incident for over that has been open for as long as an alert lasts there."""
+    if kind == "repeat":
+        return now_ms
+    return story.ack.at_ms if kind == "annotation" and story.ack is not None else story.alert.at_ms
 
 
 def _title(story: Story, kind: Kind) -> str:

@@ -132,6 +132,7 @@ def test_open_incidents_are_repeated_until_somebody_cares() -> None:
     assert office.at(4 * HOUR - 1) == []
     (repeat,) = office.at(4 * HOUR)
     assert (repeat.kind, repeat.event_ids) == ("repeat", [])
+    assert repeat.at_ms == START_MS + round(4 * HOUR * 1000)  # a mail's date: not under the first one
     assert repeat.id != first.event_id
     assert office.restart(4 * HOUR + 1) == []
     (again,) = office.at(8 * HOUR)
@@ -139,6 +140,7 @@ def test_open_incidents_are_repeated_until_somebody_cares() -> None:
     acked = office.take(annotation("ack", 8.5 * HOUR, incident="i1"))
     assert kinds(acked) == [("annotation", "acknowledged")]
     assert "ann" in acked[0].text
+    assert acked[0].at_ms == START_MS + round(8.5 * HOUR * 1000)
     assert office.at(100 * HOUR) == []
     assert office.restart(101 * HOUR) == []
 
