@@ -121,6 +121,13 @@ class WindowsPartition:
         """Acks and silences below this offset are told. Another DETECT may have told more than this one has heard."""
         self.annotated = max(self.annotated, heard_to)
 
+    def reached_end(self) -> None:
+        """The log is read to its end: nothing is left to be replayed.
+
+        Where another tool moved the group's offset, what was told up to may be the mark of a transaction, not a record.
+        """
+        self._told_up_to = min(self._told_up_to, self.next_offset - 1)
+
     def take(self, record: Consumed, find_baseline: FindBaseline, told: Told) -> None:
         """The next record of the partition; its events go into `told`."""
         position = Position(partition=self.number, offset=record.offset)

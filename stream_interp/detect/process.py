@@ -115,6 +115,9 @@ class Detect:
         with self._watch.timed("tick"):
             for record in records:
                 self._ours.partitions[record.partition].windows.take(record, self._find_baseline, told)
+        for p, owned in self._ours.partitions.items():
+            if self._reader.has_reached_end(p):
+                owned.windows.reached_end()
         now_s = time.monotonic()
         for partition, lane_id in told.windows:
             self._ours.partitions[partition].watch.saw_window(lane_id, now_s)

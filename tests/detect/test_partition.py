@@ -61,6 +61,18 @@ def test_a_restart_replays_in_silence_what_was_told(saved: int, crashed: int) ->
     assert again.read_from == len(RECORDS)
 
 
+def test_a_hole_at_the_end_of_the_log_is_not_waited_for() -> None:
+    whole, _ = replayed(RECORDS)
+    again = WindowsPartition(0, whole.lanes.values(), whole.next_offset, whole.next_offset, SETTINGS)
+    assert not again.caught_up
+    again.reached_end()
+    assert again.caught_up
+    again = WindowsPartition(0, [], 0, whole.done, SETTINGS)
+    again, told = replayed(RECORDS[:-1], again)
+    assert not again.caught_up
+    assert not told.alerts
+
+
 def test_chunks_of_two_windows_may_interleave_and_a_restart_between_them_ticks_each_once() -> None:
     a, b = (window_records([w], chunk_bytes=3_000) for w in STORY.windows[:2])
     records = consumed([a[0], b[0], *a[1:], *b[1:]])

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from confluent_kafka import TopicPartition
 from msgspec import structs
 
 from stream_interp.detect.partition import Told, WindowsPartition
+from stream_interp.kafka.client import consumer, consumer_config
 from stream_interp.kafka.control import publish_controls
 from stream_interp.records.control import make_control
 from stream_interp.records.lane import Lane
@@ -131,6 +133,25 @@ def test_silence_is_blind_and_the_next_window_sees_again(bench: Bench) -> None:
     assert len(bench.markers()) == 1
     assert [a.transition for a in bench.alerts()] == ["blind", "seeing"]
     assert ids(bench.alerts()) == ids(pure_replay(bench)[0].alerts)
+
+
+def test_an_offset_moved_to_the_logs_end_by_another_tool_keeps_nobody_waiting(bench: Bench) -> None:
+    bench.apply_topics(partitions=1)
+    driver = Driver()
+    driver.feed(requests(np.random.default_rng(1), 64))
+    with bench.worker(status__blind_after_s="3") as worker:
+        bench.produce("interp.windows", window_records(driver.windows))
+        until(lambda: "h" in bench.statuses() and bench.statuses()["h"].state == "blind", worker)
+        assert worker.terminate() == 0
+    tool = consumer(consumer_config(bench.kafka, "detect"))
+    at = TopicPartition(bench.prefix + "interp.windows", 0)
+    _, at.offset = tool.get_watermark_offsets(at, timeout=10)
+    tool.commit(offsets=[at], asynchronous=False)  # behind the mark that ends the transaction of the blind marker
+    tool.close()
+    before = bench.statuses()["h"].as_of_ms
+    with bench.worker() as worker:
+        until(lambda: bench.statuses()["h"].as_of_ms > before, worker, 40)
+        assert worker.terminate() == 0
 
 
 def test_redis_has_the_status_and_loses_it_when_detect_stops(bench: Bench, redis_url: str) -> None:
