@@ -47,13 +47,20 @@ class Progress(Struct, frozen=True, kw_only=True):
 
 
 def read_progress(offset: int | None, metadata: str) -> Progress:
-    """Up to where everything has been told, from a committed offset; -1 for nothing.
+    """Up to where everything has been told, from a committed offset; -1 for nothing, or nothing that can be trusted.
+
+    An offset without metadata is another tool's: what lies before it may never have been told. Then the checkpoint
+    alone says what was, and what follows it is told again, with the same `event_id`s.
 
     Raises:
         IntegrityError: the metadata is not ours.
     """
-    if offset is None or not metadata:
-        return Progress(done=-1 if offset is None else offset - 1)
+    if offset is not None and not metadata:
+        log.warning(
+            "offset %d was committed by another tool than DETECT; what follows the checkpoint is told again", offset
+        )
+    if not metadata:
+        return Progress(done=-1)
     return read_json(metadata.encode(), Progress)
 
 
