@@ -161,6 +161,33 @@ def test_it_follows_by_itself_and_keeps_the_focus(page: Page) -> None:
         assert page.evaluate("document.activeElement.className") == "name"
 
 
+def test_the_page_goes_on_under_a_hand_and_says_so_where_it_does_not(page: Page, big_page: str) -> None:
+    page.clock.install()
+    page.goto(f"{big_page}/cuts")
+    page.evaluate("document.querySelector('main h1').textContent = 'old'")
+    page.locator("summary").first.focus()
+    page.keyboard.press("Enter")
+    page.clock.run_for(6_000)
+    until(page, "document.querySelector('main h1').textContent === 'Cuts account'")
+    assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
+    assert page.locator("details[open]").count() == 1
+    page.locator(".scroll td").first.click()  # a mouse in a table holds nothing back
+    page.evaluate("document.querySelector('main h1').textContent = 'old'")
+    page.clock.run_for(6_000)
+    until(page, "document.querySelector('main h1').textContent === 'Cuts account'")
+    assert page.evaluate("document.activeElement.className") == "scroll"
+    page.evaluate("getSelection().selectAllChildren(document.querySelector('main h1'))")
+    page.clock.run_for(6_000)
+    until(page, "document.getElementById('live').textContent === 'held'")
+
+
+def test_a_server_that_does_not_answer_is_not_called_live(page: Page, big_page: str) -> None:
+    page.goto(big_page)
+    page.route("**/*", lambda route: None)  # never answered
+    page.evaluate("setTimeout(refresh, 0)")
+    until(page, "document.getElementById('live').textContent === 'no answer'")
+
+
 def test_commands_can_be_copied(chromium: Browser, big_page: str) -> None:
     context = chromium.new_context(permissions=["clipboard-read", "clipboard-write"])
     page = context.new_page()

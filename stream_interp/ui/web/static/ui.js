@@ -4,37 +4,48 @@ const EVERY_MS = 5000;
 const button = document.getElementById("live");
 let live = true;
 
-function busy() {
+// What a swap would take from somebody: a selection, what is being typed, the place in a table read by keyboard.
+function held() {
   const at = document.activeElement;
-  return document.hidden || !getSelection().isCollapsed || (at && (at.tagName === "INPUT" || at.closest(".scroll, [data-copy]")));
+  return !getSelection().isCollapsed || at.tagName === "INPUT" || (at.closest(".scroll") && at.matches(":focus-visible"));
 }
 
-function pathTo(node) {
-  return node && node.matches("a[href]") ? `#main a[href="${CSS.escape(node.getAttribute("href"))}"]` : null;
+function say(word, mark = "") {
+  button.textContent = word;
+  document.body.className = mark;
+}
+
+const PLACES = "a[href], summary, .scroll, [data-copy]";
+
+// Equal before and after a swap.
+function nameOf(place) {
+  return place.tagName + (place.getAttribute("href") ?? place.dataset.copy ?? place.getAttribute("aria-labelledby") ?? place.textContent);
 }
 
 async function refresh() {
-  if (!live || busy()) return;
+  if (!live || document.hidden) return;
+  if (held()) return say("held", "held");
   let fresh;
   try {
-    const answer = await fetch(location.href, { headers: { accept: "text/html" } });
+    const answer = await fetch(location.href, { headers: { accept: "text/html" }, signal: AbortSignal.timeout(EVERY_MS) });
     if (!answer.ok) throw new Error(answer.status);
     fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
   } catch {
-    document.body.classList.add("lost");
-    button.textContent = "no answer";
+    if (live) say("no answer", "lost");
     return;
   }
-  document.body.classList.remove("lost");
-  button.textContent = "live";
+  if (!live) return;
+  if (held()) return say("held", "held");
+  say("live");
   swap(fresh);
 }
 
 function swap(fresh) {
-  if (!live || busy()) return;
   const main = document.getElementById("main");
-  const focused = pathTo(document.activeElement);
+  const at = document.activeElement;
+  const focused = main.contains(at) && at.matches(PLACES) ? nameOf(at) : "";
   const open = [...main.querySelectorAll("details")].map((d) => d.open);
+  const sideways = [...main.querySelectorAll(".scroll")].map((s) => s.scrollLeft);
   if (fresh.title !== document.title) {
     document.title = fresh.title;
     document.getElementById("said").textContent = fresh.title;
@@ -42,8 +53,9 @@ function swap(fresh) {
   document.getElementById("as-of").replaceChildren(...fresh.getElementById("as-of").childNodes);
   main.replaceChildren(...fresh.getElementById("main").childNodes);
   main.querySelectorAll("details").forEach((d, k) => { d.open = Boolean(open[k]); });
-  if (focused) main.querySelector(focused)?.focus({ preventScroll: true });
+  main.querySelectorAll(".scroll").forEach((s, k) => { s.scrollLeft = sideways[k] ?? 0; });
   offerCopy();
+  if (focused) [...main.querySelectorAll(PLACES)].find((p) => nameOf(p) === focused)?.focus({ preventScroll: true });
 }
 
 function offerCopy() {
@@ -64,7 +76,7 @@ button.hidden = false;
 button.addEventListener("click", () => {
   live = !live;
   button.setAttribute("aria-pressed", String(live));
-  button.textContent = live ? "live" : "paused";
+  say(live ? "live" : "paused");
   refresh();
 });
 offerCopy();
