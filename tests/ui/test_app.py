@@ -148,6 +148,22 @@ def test_what_is_not_there(big_page: str, path: str) -> None:
     assert (code, json.loads(body)["error"]) == (404, "not found")
 
 
+def test_the_json_of_a_view_is_of_the_same_page_and_search(big_page: str) -> None:
+    body = ask(big_page, f"/incidents?lane={lane().lane_id}&page=2&x=1")[2]
+    assert f'href="/api/incidents?lane={lane().lane_id}&amp;page=2"' in body
+    incidents = json.loads(ask(big_page, f"/api/incidents?lane={lane().lane_id}&page=2")[2])["incidents"]
+    assert (incidents["page"], incidents["total"]) == (2, 200)
+    assert 'href="/api/fleet?q=%22%3E%3Cb%3E"' in ask(big_page, "/?q=" + quote('"><b>'))[2]
+
+
+def test_a_link_that_comes_before_the_topics_are_read_is_not_called_mistyped() -> None:
+    for caught_up, said in ((False, "still reading the topics"), (True, "the id may be mistyped")):
+        site = Site(StillSource(Model(), FeedState(caught_up, "")), 15_000, now_ms=lambda: NOW_MS)
+        with serving(make_app(site), "127.0.0.1", 0) as url:
+            code, _, body = ask(url, "/incidents/abc")
+            assert (code, said in body) == (404, True)
+
+
 def test_hostile_text_is_inert_and_cut_on_every_page(hostile_page: tuple[str, list[str]]) -> None:
     url, its_paths = hostile_page
     for path in its_paths:

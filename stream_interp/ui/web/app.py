@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
+from urllib.parse import quote, urlencode
 
 import msgspec
 from starlette.applications import Starlette
@@ -17,6 +18,7 @@ from starlette.routing import BaseRoute, Route
 from stream_interp.status.redis_view import STALE_INTERVALS
 from stream_interp.ui.feed import FeedState
 from stream_interp.ui.model.model import Model
+from stream_interp.ui.text import Cut
 from stream_interp.ui.views.account import baselines, cuts_account
 from stream_interp.ui.views.fleet import fleet, incident_list
 from stream_interp.ui.views.incident import IncidentView, incident_view
@@ -74,7 +76,7 @@ def stale_after_ms(status_interval_s: float) -> int:
 def make_app(site: Site, server_names: Sequence[str] = (), more: Sequence[BaseRoute] = ()) -> Guard:
     """The ASGI app. `more`: further routes, such as those of health and metrics."""
     routes = [*_pages(site), Route("/static/{name}", _static), *more]
-    handlers = {404: _missing, 500: _broken}
+    handlers = {404: _missing(site), 500: _broken}
     return Guard(Starlette(routes=routes, exception_handlers=handlers), server_names)
 
 
@@ -94,14 +96,17 @@ def _pages(site: Site) -> list[Route]:
     routes = []
     for path, (template, view) in views.items():
         routes.append(Route(path, _html(site, template, view)))
-        routes.append(Route("/api/fleet" if path == "/" else f"/api{path}", _json(view)))
+        routes.append(Route(_api(path), _json(view)))
     return routes
 
 
 def _html(site: Site, template: str, view: Callable[[Request], object]) -> Callable[[Request], Response]:
     def endpoint(request: Request) -> Response:
         shown = _found(view(request))
-        page = render(template, view=shown, feed=site.feed.state, runbook_url=site.runbook_url, path=request.url.path)
+        page = render(
+            template, view=shown, feed=site.feed.state, runbook_url=site.runbook_url, path=request.url.path,
+            json_url=_json_url(request),
+        )  # fmt: skip
         return HTMLResponse(page)
 
     return endpoint
@@ -132,14 +137,27 @@ def _static(request: Request) -> Response:
     return Response(static(name), headers={"content-type": STATIC[name], "cache-control": _FOR_EVER})
 
 
-def _missing(request: Request, _error: Exception) -> Response:
-    if request.url.path.startswith("/api/"):
-        return Response(b'{"schema_version":1,"error":"not found"}', 404, media_type="application/json")
-    return HTMLResponse(render("missing.html", path=request.url.path), 404)
+def _missing(site: Site) -> Callable[[Request, Exception], Response]:
+    def endpoint(request: Request, _error: Exception) -> Response:
+        if request.url.path.startswith("/api/"):
+            return Response(b'{"schema_version":1,"error":"not found"}', 404, media_type="application/json")
+        return HTMLResponse(render("missing.html", path=request.url.path, feed=site.feed.state), 404)
+
+    return endpoint
 
 
 def _broken(_request: Request, _error: Exception) -> Response:
     return HTMLResponse("<!doctype html><title>error</title><p>This page failed; see the log of stream-interp ui.", 500)
+
+
+def _api(path: str) -> str:
+    return "/api/fleet" if path == "/" else f"/api{path}"
+
+
+def _json_url(request: Request) -> Cut:
+    """The same view as JSON: of the same page, lane and search."""
+    asked = {name: word for name in ("lane", "open", "q", "page") if (word := _word(request, name))}
+    return Cut(quote(_api(request.url.path)) + (f"?{urlencode(asked)}" if asked else ""))
 
 
 def _page(request: Request) -> int:
