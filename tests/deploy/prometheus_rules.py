@@ -4,6 +4,7 @@ from __future__ import annotations
 
 Series = dict[str, str]
 
+EXPIRED = 'stream_interp_records_not_counted_total{process="encode", reason="expired"}'
 _LANE = 'instance="d", lane_id="L"'
 
 QUIET: Series = {
@@ -34,7 +35,7 @@ QUIET: Series = {
     'stream_interp_consumer_lag_records{process="encode", partition="1"}': "0x20 5000 0x20",
     'stream_interp_records_total{process="encode", instance="e"}': "0+1000x40",
     'stream_interp_records_rejected_total{process="encode", instance="e", reason="empty"}': "0+5x40",
-    'stream_interp_records_not_counted_total{process="encode", reason="expired"}': "7x40",
+    EXPIRED: "7x40",
     'stream_interp_transactions_aborted_total{process="encode"}': "0x20 1x20",
     'stream_interp_last_checkpoint_timestamp_seconds{process="detect", instance="d"}': "0+60x40",
     'stream_interp_partitions_assigned{process="detect", instance="d"}': "6x40",
@@ -64,9 +65,7 @@ FIRING: dict[str, Series] = {
     "StreamInterpDeadLetters": {
         'stream_interp_records_rejected_total{process="encode", instance="e", reason="empty"}': "0+20x40"
     },
-    "StreamInterpRecordsExpired": {
-        'stream_interp_records_not_counted_total{process="encode", reason="expired"}': "0x30 9x10"
-    },
+    "StreamInterpRecordsExpired": {EXPIRED: "0x30 9x10"},
     "StreamInterpTransactionsAborted": {'stream_interp_transactions_aborted_total{process="encode"}': "0+1x40"},
     "StreamInterpCheckpointOld": {
         'stream_interp_last_checkpoint_timestamp_seconds{process="detect", instance="d"}': "0x40"

@@ -15,7 +15,7 @@ import yaml
 from stream_interp.cli.app import COMMANDS
 from stream_interp.observe.catalogue import METRICS
 from stream_interp.observe.metrics import PREFIX
-from tests.deploy.prometheus_rules import FIRING, QUIET, Series
+from tests.deploy.prometheus_rules import EXPIRED, FIRING, QUIET, Series
 from tests.deploy.promql import metric_names
 from tests.workers import ROOT
 
@@ -43,6 +43,11 @@ def test_every_rule_fires(promtool: str, tmp_path: Path, alert: str) -> None:
     series = QUIET | FIRING[alert]
     assert FIRING[alert].keys() <= QUIET.keys()
     check(promtool, tmp_path, series, {"39m": {alert: 1}}, of=alert)
+
+
+def test_what_had_expired_before_the_first_scrape_is_told_for_15_minutes(promtool: str, tmp_path: Path) -> None:
+    alert, series = "StreamInterpRecordsExpired", QUIET | {EXPIRED: "_x20 9x20"}
+    check(promtool, tmp_path, series, {"19m": {}, "21m": {alert: 1}, "34m": {alert: 1}, "36m": {}}, of=alert)
 
 
 @pytest.mark.parametrize("alert", rules())
