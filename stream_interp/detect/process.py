@@ -36,6 +36,7 @@ from stream_interp.kafka.produce import require_topic
 from stream_interp.kafka.read import read_topic_to_end
 from stream_interp.kafka.transactions import CommittedOffset, TransactionAborted, Transactions
 from stream_interp.observe.board import Board, Snapshot, input_readings
+from stream_interp.observe.logs import About
 from stream_interp.observe.stopwatch import Stopwatch
 from stream_interp.records.checkpoint import is_part_of_copy
 from stream_interp.records.consumed import Consumed
@@ -197,7 +198,8 @@ class Detect:
         self._ours.partitions[p] = Owned(windows, Checkpoints(saved, start, assigned.low), LaneWatch(time.monotonic()))
         lanes = len(saved.states)
         replay = f"replays silently up to offset {done}" if done >= start else "replays nothing"
-        self._say(f"{WINDOWS}/{p}: {lanes} lanes restored, reads from offset {start}, {replay}")
+        line = f"{WINDOWS}/{p}: {lanes} lanes restored, reads from offset {start}, {replay}"
+        self._say(About(line, topic=kafka.topic_prefix + WINDOWS, partition=p, offset=start))
         for state in saved.states:
             if state.settings != settings:
                 lane_id = state.lane.lane_id
@@ -217,15 +219,16 @@ class Detect:
     def _follow(self, records: Iterable[Consumed]) -> None:
         """What operators want."""
         for record in records:
+            where = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
             try:
                 whole = self._operators.add(record)
             except IntegrityError as error:
-                where = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
                 log.warning("%s record not used: %s", CONTROL, error, extra=where)
                 continue
             if whole is not None:
                 m = whole.manifest
-                self._say(f"lane {m.lane.lane_id}: {m.kind} {m.version} by {m.author or 'unknown'}")
+                line = f"lane {m.lane.lane_id}: {m.kind} {m.version} by {m.author or 'unknown'}"
+                self._say(About(line, lane_id=m.lane.lane_id, **where))
 
     def _find_baseline(self, marker: Marker) -> Versioned | None:
         """The baseline that a marker names; waits for it, because another process may have written the marker."""
@@ -240,7 +243,7 @@ class Detect:
         version_now = state.baseline.header.version
         if self._armed.get(state.lane.lane_id) != version_now:
             self._armed[state.lane.lane_id] = version_now
-            self._say(armed_line(state))
+            self._say(About(armed_line(state), lane_id=state.lane.lane_id))
 
     def _counted(self) -> Counter[str]:
         return self._counters + self._ours.counters

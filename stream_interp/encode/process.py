@@ -34,6 +34,7 @@ from stream_interp.kafka.lookup import read_record
 from stream_interp.kafka.produce import require_topic
 from stream_interp.kafka.transactions import CommittedOffset, Transaction, TransactionAborted, Transactions
 from stream_interp.observe.board import ASSIGNMENT_RECEIVED, Board, Snapshot, input_readings
+from stream_interp.observe.logs import About
 from stream_interp.observe.stopwatch import Stopwatch
 from stream_interp.records.consumed import Consumed
 from stream_interp.records.control import ControlReader, Order, read_order, read_projector
@@ -176,14 +177,14 @@ class Encode:
         if assigned.offset is not None:
             found = read_metadata(assigned.offset, assigned.metadata)
             position = self._pointed(found) if isinstance(found, CutPointer) else found
+        topic = self._settings.kafka.topic_prefix + ACTIVATIONS
         partition = self._partitions[assigned.partition] = InputPartition(
-            self._settings.kafka.topic_prefix + ACTIVATIONS, assigned.partition, self._lanes, self._settings,
-            position, assigned.low, time.monotonic(),
-        )  # fmt: skip
-        self._say(
-            f"{ACTIVATIONS}/{assigned.partition}: reads from offset {partition.next_offset}, counts from {position.b}"
+            topic, assigned.partition, self._lanes, self._settings, position, assigned.low, time.monotonic()
         )
-        return partition.next_offset
+        at, p = partition.next_offset, assigned.partition
+        line = f"{ACTIVATIONS}/{p}: reads from offset {at}, counts from {position.b}"
+        self._say(About(line, topic=topic, partition=p, offset=at))
+        return at
 
     def _pointed(self, pointer: CutPointer) -> Position:
         record = read_record(self._settings.kafka, CUTS, *pointer.cut)
@@ -215,14 +216,15 @@ class Encode:
         lane_id = projector[0].lane.lane_id
         closed = self._cut(lane_id)
         self._lanes.apply(projector)
-        self._say(f"lane {lane_id}: projector {projector[0].version}, unit {projector[0].unit_tokens} tokens")
+        line = f"lane {lane_id}: projector {projector[0].version}, unit {projector[0].unit_tokens} tokens"
+        self._say(About(line, lane_id=lane_id))
         return closed
 
     def _relearn(self, order: Order, author: str) -> list[ClosedCut]:
         lane_id = order.lane.lane_id
         closed = self._cut(lane_id)
         if self._lanes.forget(lane_id, order.version):
-            self._say(f"lane {lane_id}: learns again, ordered by {author or 'unknown'}")
+            self._say(About(f"lane {lane_id}: learns again, ordered by {author or 'unknown'}", lane_id=lane_id))
         return closed
 
     def _cut(self, lane_id: str) -> list[ClosedCut]:

@@ -48,6 +48,7 @@ class Delivering:
         now_ms: Callable[[], int], share: Callable[[], float], latency: Distributions,
     ) -> None:  # fmt: skip
         self.name, self.failing, self.counts = name, False, Counter[str]()
+        self._where = {"sink": name}  # for log lines
         self._sink, self._timeout_s, self._attempts, self._ledger = sink, timeout_s, attempts, ledger
         self._on_done, self._now_ms, self._share, self._latency = on_done, now_ms, share, latency
         latency.begin(name)
@@ -111,7 +112,7 @@ class Delivering:
             if not failure.retry or tries == self._attempts:
                 break
             wait = wait_s(tries, self._share(), failure.retry_after_s)
-            log.warning("sink %s: %s; try %d again in %.1f s", self.name, error, tries, wait)
+            log.warning("sink %s: %s; try %d again in %.1f s", self.name, error, tries, wait, extra=self._where)
             if self._closing:
                 return
             await asyncio.sleep(wait)
@@ -125,7 +126,7 @@ class Delivering:
         except TimeoutError:
             return SinkError(f"no answer within {self._timeout_s:g} s", retry=True)
         except Exception as error:
-            log.exception("sink %s broke its contract", self.name)
+            log.exception("sink %s broke its contract", self.name, extra=self._where)
             return SinkError(f"defect of the sink: {type(error).__name__}", retry=True)
         return None
 
@@ -139,7 +140,7 @@ class Delivering:
     async def _given_up(self, send: Send, tries: int, error: str) -> None:
         notification, at_ms, self.failing = send.notification, self._now_ms(), True
         self.counts["failed"] += 1
-        log.error("sink %s: given up after %d tries: %s", self.name, tries, error)
+        log.error("sink %s: given up after %d tries: %s", self.name, tries, error, extra=self._where)
         await self._ledger.set_aside(_letter(self.name, send, error, at_ms), notification.story.encode())
         await self._record(notification, "failed", tries, at_ms, error)
         self._on_done(notification, False, at_ms)

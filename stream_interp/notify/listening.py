@@ -67,7 +67,7 @@ class Listening:
             try:
                 yield record, read_json(record.value, record_type)
             except IntegrityError as error:
-                log.warning("%s/%d offset %d: %s", topic, record.partition, record.offset, error)
+                log.warning("%s/%d offset %d: %s", topic, record.partition, record.offset, error, extra=_where(record))
 
     def _read_orders(self, records: Iterable[Consumed]) -> list[Annotation]:
         found = []
@@ -78,5 +78,9 @@ class Listening:
                 if whole is not None and whole.manifest.kind in TOLD_KINDS:
                     found.append(make_annotation(whole, read_order(whole), record.timestamp_ms))
             except (IntegrityError, AssertionError) as error:
-                log.warning("%s offset %d not used: %s", CONTROL, record.offset, error)
+                log.warning("%s offset %d not used: %s", CONTROL, record.offset, error, extra=_where(record))
         return found
+
+
+def _where(record: Consumed) -> dict[str, object]:
+    return {"topic": record.topic, "partition": record.partition, "offset": record.offset}

@@ -1,7 +1,8 @@
 """What a process writes to stderr: plain lines for people, or one JSON object a line for machines.
 
 A call such as `log.warning("…", extra={"lane_id": …, "partition": …, "offset": …})` names what it is about; the keys
-are those of `CONTEXT`. Whatever a message holds, it stays one line: untrusted names cannot forge another one.
+are those of `CONTEXT`; what a process says to the person who started it names them by `About`. Whatever a message
+holds, it stays one line: untrusted names cannot forge another one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Self
 
 from stream_interp.records.text import inert
 from stream_interp.settings import LogSettings
@@ -22,6 +24,18 @@ MAX_CHARS = 4_000  # of one message
 _MAX_TRACE_CHARS = 20_000
 _NOISY = {"aiokafka": logging.WARNING, "faust": logging.WARNING, "mode": logging.WARNING, "uvicorn": logging.WARNING}
 _notices = logging.getLogger("stream_interp.notice")
+
+
+class About(str):
+    """What a process says, and in JSON the fields of what it is about: keys of CONTEXT."""
+
+    about: dict[str, object]
+
+    def __new__(cls, text: str, **about: object) -> Self:
+        """`About("lane ab: …", lane_id="ab")`."""
+        made = super().__new__(cls, text)
+        made.about = about
+        return made
 
 
 def configure_logs(
@@ -47,7 +61,7 @@ def configure_logs(
     for name, level in _NOISY.items():
         logging.getLogger(name).setLevel(max(level, root.level))
     if settings.format == "json":
-        return _notices.info
+        return lambda text: _notices.info("%s", text, extra=text.about if isinstance(text, About) else None)
     return lambda text: notice(inert(text, MAX_CHARS))
 
 

@@ -199,6 +199,14 @@ def test_a_hostile_name_is_one_inert_label(scraped: Scraped) -> None:
     assert scraped.prometheus.query("stream_interp_lanes == 99") == []
 
 
+def test_the_logs_name_lane_partition_and_offset(scraped: Scraped) -> None:
+    [run] = [path for path in scraped.logs if path.name.startswith("run")]
+    lines = [json.loads(line) for line in run.read_text().splitlines()]
+    assert any(line.get("lane_id") == scraped.lane_id for line in lines)
+    places = {str(line["topic"]).partition(".")[2] for line in lines if {"topic", "partition", "offset"} <= line.keys()}
+    assert {"interp.activations", "interp.windows"} <= places
+
+
 def test_no_request_id_in_metrics_or_logs_and_every_line_is_json(scraped: Scraped) -> None:
     assert PLANTED not in scraped.metrics
     for path in scraped.logs:

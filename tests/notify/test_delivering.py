@@ -94,7 +94,9 @@ def test_retries_carry_the_same_id_and_the_outcome_is_recorded_after(books: Book
     run(work)
 
 
-def test_given_up_is_a_dead_letter_and_failing_until_the_next_success(books: Books) -> None:
+def test_given_up_is_a_dead_letter_and_failing_until_the_next_success(
+    books: Books, caplog: pytest.LogCaptureFixture
+) -> None:
     async def work() -> None:
         sink, done = Fake(*[SinkError("down", retry=True)] * 3), list[bool]()
         worker = delivering(sink, books, done)
@@ -111,6 +113,7 @@ def test_given_up_is_a_dead_letter_and_failing_until_the_next_success(books: Boo
         assert not worker.failing
         assert worker.counts == {"failed": 1, "delivered": 1}
         await worker.close(0)
+        assert {getattr(record, "sink", None) for record in caplog.records} == {worker.name}
 
     run(work)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from stream_interp.observe.logs import configure_logs, writes_json
+from stream_interp.observe.logs import About, configure_logs, writes_json
 from stream_interp.settings import LogSettings
 
 EVIL = 'x\n2026-01-01T00:00:00.000Z critical forged: {"level": "error"}\r\x1b[31m\u2028\u202e'
@@ -48,6 +48,16 @@ def test_json_lines_say_when_what_where(lines: list[str]) -> None:
         "message": "record 3/17 cannot be used", "partition": 3, "offset": 17, "lane_id": "ab",
     }  # fmt: skip
     assert writes_json()
+
+
+def test_what_is_said_names_what_it_is_about(lines: list[str]) -> None:
+    said = About("lane ab: 100% read", lane_id="ab", partition=3, offset=17)
+    configure_logs(LogSettings(format="json"), "detect", list[str]().append, lines.append)(said)
+    found = json.loads(lines[0])
+    assert (found["message"], found["lane_id"], found["partition"], found["offset"]) == (str(said), "ab", 3, 17)
+    notices = list[str]()
+    configure_logs(LogSettings(), "detect", notices.append, lines.append)(said)
+    assert notices == ["lane ab: 100% read"]
 
 
 def test_text_lines_are_for_people(lines: list[str]) -> None:
