@@ -29,7 +29,7 @@ def view_of(number: int = 3) -> IncidentView:
 def point(k: int, log_e: float | None) -> Point:
     return Point(
         offset=k, closed_at_ms=NOW_MS + k, request=10 * k, open=log_e is not None and log_e > 6,
-        log_e={"feature 7 up": log_e}, log_threshold={"feature 7 up": 6.0}, health=Health(l0=40.0 + k),
+        log_e={"feature 7 up": log_e}, log_threshold={"feature 7 up": 6.0}, health=Health(l0=40.0 + k, l0_baseline=39.0),
     )  # fmt: skip
 
 
@@ -55,7 +55,9 @@ def test_the_page_never_waits_and_gets_the_exact_path_later() -> None:
     better = replays.improve(view)
     assert [request for request, _ in better.paths.series[0].points] == [0, 10, 20]
     assert better.paths.series[0].points[-1][1] > 0
-    assert {s.name: s.points for s in better.health}["l0"] == [(NOW_MS + k, 40.0 + k) for k in range(3)]
+    [l0] = [s for s in better.health if s.name == "l0"]
+    assert l0.points == [(NOW_MS + k, 40.0 + k) for k in range(3)]
+    assert (l0.now, l0.baseline) == (42.0, 39.0)  # of the incident, whatever judges the lane now
     replays.close()
 
 

@@ -56,9 +56,14 @@ def paths_of_replay(points: Sequence[Point]) -> Paths:
 
 
 def health_of_replay(signals: Sequence[Signal], points: Sequence[Point]) -> list[Signal]:
-    """The signals with the curves of the replay."""
+    """The signals as the incident had them: its curve, its end, and the baseline that judged it then."""
     kept = _thinned(points)
-    return [structs.replace(s, points=_health(kept, s.name)) for s in signals]
+    return [
+        structs.replace(
+            s, points=_health(kept, s.name), now=_newest(points, s.name), baseline=_newest(points, f"{s.name}_baseline")
+        )
+        for s in signals
+    ]  # fmt: skip
 
 
 def _thinned(points: Sequence[Point]) -> list[Point]:
@@ -81,6 +86,11 @@ def _relative(points: Sequence[Point], name: str) -> list[tuple[int, float]]:
 def _health(points: Sequence[Point], name: str) -> list[tuple[int, float]]:
     values = ((point.closed_at_ms, getattr(point.health, name)) for point in points)
     return [(at_ms, value) for at_ms, value in values if value is not None]
+
+
+def _newest(points: Sequence[Point], name: str) -> float | None:
+    values = (getattr(point.health, name) for point in reversed(points))
+    return next((value for value in values if value is not None), None)
 
 
 def _statistics(alert: Alert) -> list[tuple[str, float, float]]:
