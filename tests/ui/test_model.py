@@ -17,7 +17,7 @@ from stream_interp.ui.model import model as held
 from stream_interp.ui.model.curve import MAX_POINTS, Curve
 from stream_interp.ui.model.model import Model
 from tests.notify.alerts import alert as notified
-from tests.ui.records import NOW_MS, ack, baseline, beat, cut, feed, incident_id, lane, status, story
+from tests.ui.records import NOW_MS, ack, baseline, beat, card, cut, feed, incident_id, lane, status, story
 
 LANE = lane()
 OPEN = story(LANE, 1, opened_at_ms=NOW_MS - 60_000, resolved=False)
@@ -57,6 +57,18 @@ def test_an_ack_survives_later_transitions_and_is_part_of_the_story() -> None:
     events, forgotten = model.incidents.story(row)
     assert [getattr(e, "transition", None) or e.kind for e in events] == ["opened", "ack", "escalated", "updated"]
     assert forgotten == 0
+
+
+def test_an_open_incident_counts_the_features_that_its_lane_counts_now() -> None:
+    model, more = Model(), structs.replace(card(OPEN[-1]), features_drifted=16)
+    feed(model, "interp.alerts", *map(encode_alert, OPEN))
+    feed(model, "interp.status", encode_status(status(LANE, "critical", incident=more)))
+    [row] = model.incidents.rows()
+    assert row.features_drifted == 16
+    feed(model, "interp.alerts", encode_alert(story(LANE, 1, opened_at_ms=NOW_MS - 60_000, resolved=True)[-1]))
+    feed(model, "interp.status", encode_status(status(LANE, "critical", incident=more)))
+    [row] = model.incidents.rows()
+    assert (row.open, row.features_drifted) == (False, OPEN[-1].features_drifted)
 
 
 def test_an_incident_forgets_its_oldest_events_and_counts_them(monkeypatch: pytest.MonkeyPatch) -> None:

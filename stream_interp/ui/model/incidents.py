@@ -12,6 +12,7 @@ from msgspec import Struct, structs
 from stream_interp.records.alert import Alert, AlertState, Position, Said
 from stream_interp.records.annotation import Annotation, decode_event
 from stream_interp.records.lane import Lane
+from stream_interp.records.status import IncidentCard
 from stream_interp.ui.model.bounds import put, sane
 
 MAX_PER_LANE = 500  # the ones without news for longest go first, closed before open
@@ -78,6 +79,13 @@ class Incidents:
     def take_state(self, state: AlertState) -> None:
         """The last word of `interp.alert-state`."""
         self._put(_row(state))
+
+    def take_card(self, lane_id: str, card: IncidentCard) -> None:
+        """What a lane's status says of its open incident: more features may have drifted since its last transition."""
+        held: Mapping[str, _Story] = self._lanes.get(lane_id, {})
+        story = held.get(card.incident_id)
+        if story is not None and story.row.open:
+            story.row = structs.replace(story.row, features_drifted=card.features_drifted)
 
     def rows(self, lane_id: str | None = None) -> Iterable[IncidentRow]:
         """Of one lane or of all, in no order."""

@@ -84,6 +84,8 @@ class Model:
             del self.statuses[oldest]
             self.curves.pop(oldest, None)
         self.statuses[lane_id] = status
+        if status.incident is not None:
+            self.incidents.take_card(lane_id, status.incident)
         if before is None or status.closed_at_ms > before.closed_at_ms:
             self.curves.setdefault(lane_id, Curve()).add(HealthPoint(at_ms=status.closed_at_ms, health=status.health))
 
