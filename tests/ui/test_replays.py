@@ -29,7 +29,8 @@ def view_of(number: int = 3) -> IncidentView:
 def point(k: int, log_e: float | None) -> Point:
     return Point(
         offset=k, closed_at_ms=NOW_MS + k, request=10 * k, open=log_e is not None and log_e > 6,
-        log_e={"feature 7 up": log_e}, log_threshold={"feature 7 up": 6.0}, health=Health(l0=40.0 + k, l0_baseline=39.0),
+        log_e={"feature 7 up": log_e}, log_threshold={"feature 7 up": 6.0},
+        health=Health(l0=40.0 + k, l0_baseline=39.0),
     )  # fmt: skip
 
 
