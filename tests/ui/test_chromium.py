@@ -85,19 +85,21 @@ def until(page: Page, expression: str) -> None:
         page.wait_for_timeout(50)
 
 
-def test_the_first_view_of_50_lanes_with_200_incidents_each(page: Page, big_page: str) -> None:
-    sizes: list[int] = []
-    page.on("response", lambda response: sizes.append(len(response.body())))
-    page.goto(big_page)
-    assert page.locator("table.lanes tbody tr").count() == 50
-    assert sum(sizes) <= FIRST_VIEW_BYTES
+def test_the_first_view_of_50_lanes_with_200_incidents_each(chromium: Browser, big_page: str) -> None:
     taken_ms = []
     for _ in range(3):  # the best of three: whatever else the machine does is not the page's
-        page.reload()
+        context, sizes = chromium.new_context(viewport={"width": 1280, "height": 900}), list[int]()
+        page = context.new_page()  # nothing cached: a first view indeed
+        page.on("response", lambda response, sizes=sizes: sizes.append(len(response.body())))
+        page.goto(big_page)
+        assert page.locator("table.lanes tbody tr").count() == 50
+        assert len(sizes) >= 3
+        assert sum(sizes) <= FIRST_VIEW_BYTES
         until(page, "performance.getEntriesByName('first-contentful-paint').length")
         load_ms = page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd")
         paint_ms = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
         taken_ms.append(max(load_ms, paint_ms))
+        context.close()
     assert min(taken_ms) <= FIRST_VIEW_MS
 
 
