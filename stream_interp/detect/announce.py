@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from stream_interp.detect.state import LaneState, armed_bytes, learning_bytes
+from stream_interp.observe.logs import About
+from stream_interp.records.alert import Alert
 from stream_interp.records.moments import MOMENT_COORDINATES
 
 
@@ -13,6 +15,20 @@ def limits_line(max_lanes: int, baseline_requests: int) -> str:
         f"state: at most {max_lanes:,} lanes a partition; a lane holds at most {learning:,} bytes and 12 a feature "
         f"while it learns, {armed_bytes(0, baseline_requests):,} bytes and {armed_bytes(1, 0)} a feature once armed, "
         "and up to twice as much again for its last two checkpoints, which evidence is copied from"
+    )
+
+
+def alert_line(alert: Alert) -> About:
+    """A transition that has been told, with all that finds it again."""
+    cause = f", {alert.cause_hint}" if alert.cause_hint else ""
+    return About(
+        f"lane {alert.lane.lane_id} ({alert.lane.model_id}/{alert.lane.hook_name}): incident {alert.incident_id} "
+        f"{alert.transition}, {alert.severity}{cause}",
+        lane_id=alert.lane.lane_id,
+        partition=alert.position.partition,
+        offset=alert.position.offset,
+        incident_id=alert.incident_id,
+        event_id=alert.event_id,
     )
 
 

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
 
-from stream_interp.detect.announce import armed_line, limits_line
+from stream_interp.detect.announce import alert_line, armed_line, limits_line
 from stream_interp.detect.checkpoint import Checkpoints, read_saved, start_of
 from stream_interp.detect.label_files import read_site_labels
 from stream_interp.detect.markers import LaneWatch
@@ -157,6 +157,8 @@ class Detect:
             self._counters.update(aborted=1)
             self._reader.restart()
             return
+        for alert in out.told.alerts:
+            self._say(alert_line(alert))
         self._shown.committed(out, _now_ms() if checkpoint else 0)
         if self._redis is not None:
             self._redis.publish(out.statuses)

@@ -205,6 +205,8 @@ def test_the_logs_name_lane_partition_and_offset(scraped: Scraped) -> None:
     assert any(line.get("lane_id") == scraped.lane_id for line in lines)
     places = {str(line["topic"]).partition(".")[2] for line in lines if {"topic", "partition", "offset"} <= line.keys()}
     assert {"interp.activations", "interp.windows"} <= places
+    told = [line for line in lines if "event_id" in line]
+    assert any({"lane_id", "partition", "offset", "incident_id"} <= line.keys() for line in told)
 
 
 def test_no_request_id_in_metrics_or_logs_and_every_line_is_json(scraped: Scraped) -> None:
