@@ -56,6 +56,8 @@ COMMANDS = (
     Row("baseline rollback", f"{_CLI}.baseline_orders:rollback", "Back to the baseline before."),
     Row("baseline relearn", f"{_CLI}.baseline_orders:relearn", "A wanted change: the lane learns again."),
     Row("backtest", f"{_CLI}.backtest:backtest", "The same tests on files, without Kafka."),
+    Row("sae inspect", f"{_CLI}.sae:inspect", "What a checkpoint is, and whether it fits activations."),
+    Row("sae convert", f"{_CLI}.sae:convert", "A pickle that you trust becomes safetensors that `load` reads."),
     Row("doctor", f"{_CLI}.doctor:doctor", "Check addresses, topics, versions, SAEs and memory."),
     Row("config init", f"{_CLI}.config:init", "Write a commented settings file."),
     Row("config show", f"{_CLI}.config:show", "Every setting, its value and where it came from."),
@@ -69,6 +71,7 @@ GROUPS = {
     "notify": "Alerts to people: webhooks, Alertmanager, chat, pagers, email.",
     "topics": "The topics on Kafka.",
     "baseline": "What a lane is judged by.",
+    "sae": "Checkpoints of sparse autoencoders and transcoders.",
     "config": "The settings: a file to begin with, and what is in effect.",
 }
 

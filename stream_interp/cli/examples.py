@@ -40,6 +40,8 @@ EXAMPLES = {
         "stream-interp backtest --sae ./credit/sae --baseline ./credit/baseline.safetensors "
         "--stream ./credit/null.safetensors --stream ./credit/shift.safetensors"
     ),
+    "sae inspect": "stream-interp sae inspect ./credit/sae --check ./credit/null.safetensors",
+    "sae convert": "stream-interp sae convert ./trainer_0 ./trainer_0_safe",
     "doctor": "stream-interp doctor --config ./stream-interp.toml",
     "config init": "stream-interp config init ./stream-interp.toml",
     "config show": "stream-interp config show --set drift.tolerance=1.3",

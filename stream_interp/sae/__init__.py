@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stream_interp.sae.config import SAEConfig as SAEConfig
+    from stream_interp.sae.converting import convert as convert
     from stream_interp.sae.encoder import SAE as SAE
     from stream_interp.sae.formats.saelens_writer import save_saelens as save_saelens
     from stream_interp.sae.loading import load as load
@@ -14,11 +15,12 @@ if TYPE_CHECKING:
 _HOME = {
     "SAE": "stream_interp.sae.encoder",
     "SAEConfig": "stream_interp.sae.config",
+    "convert": "stream_interp.sae.converting",
     "load": "stream_interp.sae.loading",
     "save_saelens": "stream_interp.sae.formats.saelens_writer",
 }
 
-__all__ = ["SAE", "SAEConfig", "load", "save_saelens"]
+__all__ = ["SAE", "SAEConfig", "convert", "load", "save_saelens"]
 
 
 def __getattr__(name: str) -> Any:

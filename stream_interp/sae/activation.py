@@ -20,6 +20,17 @@ def keep_above(pre: torch.Tensor, threshold: float) -> torch.Tensor:
     return torch.threshold_(pre, threshold, 0.0)
 
 
+def keep_group_max(pre: torch.Tensor, k: int) -> torch.Tensor:
+    """In place: all but the largest entry of each of `k` equal groups of neighbours, and those not above 0, become 0.
+
+    Of equal largest entries one is kept. d_sae must be a multiple of k.
+    """
+    groups = pre.view(len(pre), k, pre.shape[1] // k)
+    values, places = groups.max(dim=2, keepdim=True)
+    groups.zero_().scatter_(2, places, values.relu_())
+    return pre
+
+
 def keep_top_k(pre: torch.Tensor, k: int) -> torch.Tensor:
     """In place: all but the `k` largest entries of a row, and those not above 0, become 0. NaN stays NaN."""
     values, features = pre.topk(k, dim=1, sorted=False)

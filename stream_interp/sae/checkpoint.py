@@ -35,10 +35,19 @@ class LazyTensor:
         """Bytes it takes in the file, and in memory as stored."""
         return prod(self.shape) * self.dtype.itemsize
 
+    def mapped(self, shape: tuple[int, ...], change: Callable[[torch.Tensor], torch.Tensor]) -> LazyTensor:
+        """The same tensor, `change`d to `shape` once it is read."""
+        return LazyTensor(shape, self.dtype, lambda: change(self.read()))
+
+    @property
+    def transposed(self) -> LazyTensor:
+        """[m, n] stored as [n, m]."""
+        return self.mapped(self.shape[::-1], torch.t)
+
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`tensors` are named `W_enc`, `b_enc`, `W_dec`, `b_dec` and, for jumprelu, `threshold`, as [d_sae]."""
+    """`tensors` are named as in `shapes(config)`."""
 
     path: Path
     config: SAEConfig
@@ -57,25 +66,47 @@ class Hints:
 class Family:
     """One layout of checkpoints on disk.
 
-    `detect` looks at file names only. `read` parses and checks what the family alone knows; shapes, finiteness and
-    memory are checked for all families in one place.
+    `detect` looks at file names only, `convertible` families are pickles: `convert` reads them, `load` never does.
+    `read` parses and checks what the family alone knows; shapes, finiteness and memory are checked for all families
+    in one place.
     """
 
     name: str
     detect: Callable[[Path], bool]
     read: Callable[[Path, Hints], Checkpoint]
+    convertible: bool = False
+
+
+def oriented(tensor: LazyTensor, shape: tuple[int, ...], *, stored_transposed: bool) -> LazyTensor:
+    """A matrix as [rows, columns] = `shape`: told by its own shape, by the family's convention where it is square.
+
+    One that fits neither way comes back as it is, for `check_shapes` to refuse.
+    """
+    square = len(set(shape)) == 1
+    transposed = stored_transposed if square else tensor.shape == shape[::-1]
+    return tensor.transposed if transposed and tensor.shape == shape[::-1] else tensor
+
+
+def renamed(path: Path, stored: Mapping[str, LazyTensor], names: Mapping[str, str]) -> dict[str, LazyTensor]:
+    """The tensors by our names. Raises SAELoadError if there is one that `names` does not tell of."""
+    for name in stored.keys() - names.keys():
+        raise SAELoadError("unknown_tensor", str(path), f"only {sorted(names)}", name)
+    return {names[name]: tensor for name, tensor in stored.items()}
 
 
 def shapes(config: SAEConfig) -> dict[str, tuple[int, ...]]:
     """The parameters that an SAE of this architecture has, with their shapes."""
+    biases = ("b_gate", "b_mag", "r_mag") if config.architecture == "gated" else ("b_enc",)
     expected: dict[str, tuple[int, ...]] = {
         "W_enc": (config.d_in, config.d_sae),
-        "b_enc": (config.d_sae,),
+        **dict.fromkeys(biases, (config.d_sae,)),
         "W_dec": (config.d_sae, config.d_out),
         "b_dec": (config.d_out,),
     }
     if config.architecture == "jumprelu":
         expected["threshold"] = (config.d_sae,)
+    if config.skip:
+        expected["W_skip"] = (config.d_in, config.d_out)
     return expected
 
 
@@ -91,8 +122,14 @@ def check_shapes(checkpoint: Checkpoint) -> None:
         found = checkpoint.tensors[name].shape
         if found != shape:
             raise SAELoadError("wrong_shape", path, f"{name} {list(shape)} as its config says", str(list(found)))
-    if config.architecture == "topk" and (config.k is None or not 1 <= config.k <= config.d_sae):
+    if config.centred and config.d_in != config.d_out:
+        raise SAELoadError(
+            "wrong_shape", path, f"d_out = d_in = {config.d_in} where b_dec is subtracted", f"{config.d_out}"
+        )
+    if config.architecture in {"topk", "groupmax"} and (config.k is None or not 1 <= config.k <= config.d_sae):
         raise SAELoadError("wrong_k", path, f"1 <= k <= {config.d_sae}; give k= if the files lack it", f"{config.k}")
+    if config.architecture == "groupmax" and config.d_sae % (config.k or 1):
+        raise SAELoadError("wrong_k", path, f"k that divides {config.d_sae} into equal groups", f"{config.k}")
 
 
 def read_parameters(checkpoint: Checkpoint) -> Parameters:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from stream_interp.errors import UsageError
-from stream_interp.sae.activation import keep_above, keep_above_each, keep_top_k
+from stream_interp.sae.activation import keep_above, keep_above_each, keep_group_max, keep_top_k
 from stream_interp.sae.canonical import Canonical
 from stream_interp.sae.config import SAEConfig
 from stream_interp.sae.decoding import decode_sparse
@@ -64,10 +64,12 @@ class SAE:
             UsageError: `x` is not a floating-point matrix of width d_in.
         """
         with torch.inference_mode():
-            return self._encode(self._normalised(x))
+            return self._encode(normalise(self.canonical.normalisation, _floats(x, "x", self.d_in, self.device)))
 
     def decode(self, acts: Matrix) -> torch.Tensor:
-        """`acts` [n, d_sae] @ W_dec + b_dec [n, d_out]; does not undo a per-token normalisation, `reconstruct` does.
+        """`acts` [n, d_sae] @ W_dec + b_dec [n, d_out].
+
+        Only `reconstruct` undoes a per-token normalisation and adds the skip: both need the input.
 
         Raises:
             UsageError: `acts` is not a floating-point matrix of width d_sae.
@@ -78,25 +80,24 @@ class SAE:
     def reconstruct(self, x: Matrix) -> torch.Tensor:
         """What the SAE makes of `x` [n, d_in]: [n, d_out] in the units of the raw input. Raises UsageError."""
         with torch.inference_mode():
-            normalised = self._normalised(x)
-            return self._reconstruct(normalised, self._encode(normalised))
+            raw = _floats(x, "x", self.d_in, self.device)
+            normalised = normalise(self.canonical.normalisation, raw)
+            return self._reconstruct(raw, normalised, self._encode(normalised))
 
     def reconstruct_from(self, x: Matrix, acts: Matrix) -> torch.Tensor:
         """The same where `acts` = `encode(x)` [n, d_sae] is at hand. Raises UsageError."""
         with torch.inference_mode():
-            return self._reconstruct(self._normalised(x), acts)
+            raw = _floats(x, "x", self.d_in, self.device)
+            return self._reconstruct(raw, normalise(self.canonical.normalisation, raw), acts)
 
     @cached_property
     def _activate(self) -> Callable[[torch.Tensor], torch.Tensor]:
         if self.canonical.k is not None:
-            return partial(keep_top_k, k=self.canonical.k)
+            return partial(keep_group_max if self.canonical.grouped else keep_top_k, k=self.canonical.k)
         low, high = torch.aminmax(self.canonical.threshold)
         if low == high:
             return partial(keep_above, threshold=float(low))
         return partial(keep_above_each, threshold=self.canonical.threshold)
-
-    def _normalised(self, x: Matrix) -> Normalised:
-        return normalise(self.canonical.normalisation, _floats(x, "x", self.d_in, self.device))
 
     def _encode(self, normalised: Normalised) -> torch.Tensor:
         z = normalised.x.to(self.dtype)
@@ -106,8 +107,10 @@ class SAE:
         fired = _floats(acts, "acts", self.d_sae, self.device).to(self.dtype)
         return decode_sparse(fired, self.canonical.W_dec, self.canonical.b_dec)
 
-    def _reconstruct(self, normalised: Normalised, acts: Matrix) -> torch.Tensor:
-        return normalised.undo(self._decode(acts)).to(self.dtype)
+    def _reconstruct(self, raw: torch.Tensor, normalised: Normalised, acts: Matrix) -> torch.Tensor:
+        output = normalised.undo(self._decode(acts)).to(self.dtype)
+        W_skip = self.canonical.W_skip
+        return output if W_skip is None else output.addmm_(raw.to(self.dtype), W_skip)
 
 
 def _floats(values: Matrix, name: str, width: int, device: torch.device) -> torch.Tensor:

@@ -38,7 +38,7 @@ def read_json(path: Path, json_type: type[_T]) -> _T:
     Raises:
         SAELoadError: missing, over 1 MiB, not JSON, or not of this type.
     """
-    _require_file(path)
+    require_file(path)
     with path.open("rb") as file:
         data = file.read(MAX_JSON_BYTES + 1)
     if len(data) > MAX_JSON_BYTES:
@@ -55,7 +55,7 @@ def open_safetensors(path: Path) -> dict[str, LazyTensor]:
     Raises:
         SAELoadError: missing, empty, a pickle, truncated, a lying header, or tensors that are not floating point.
     """
-    _require_file(path)
+    require_file(path)
     file_bytes = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)
@@ -66,7 +66,8 @@ def open_safetensors(path: Path) -> dict[str, LazyTensor]:
     return {name: _lazy(path, name, entry, 8 + n_header) for name, entry in entries.items()}
 
 
-def _require_file(path: Path) -> None:
+def require_file(path: Path) -> None:
+    """Raises SAELoadError unless `path` is a regular file, or a link to one."""
     if not path.is_file():
         here = sorted(p.name for p in path.parent.iterdir())[:20] if path.parent.is_dir() else "no such folder"
         raise SAELoadError("missing_file", str(path), "a regular file", f"{here}")

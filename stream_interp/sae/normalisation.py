@@ -27,11 +27,11 @@ class Normalised(NamedTuple):
 
 def normalise(kind: Normalisation, x: torch.Tensor) -> Normalised:
     """Applies `kind` to `x` [n, d_in], in float32 or better."""
-    if kind == "constant_norm_rescale":
-        return _constant_norm(_at_least_float32(x))
-    if kind == "layer_norm":
-        return _layer_norm(_at_least_float32(x))
-    return Normalised(x)
+    if kind in {"none", "expected_average_only_in"}:
+        return Normalised(x)
+    per_token = _layer_norm if kind.startswith("layer_norm") else _constant_norm
+    normalised = per_token(_at_least_float32(x))
+    return Normalised(normalised.x) if kind.endswith("_in") else normalised
 
 
 def _at_least_float32(x: torch.Tensor) -> torch.Tensor:

@@ -52,3 +52,9 @@ def write(tmp_path: Path) -> Write:
         return folder
 
     return _write
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], Path]:
+    """`golden(name)` -> its folder."""
+    return lambda name: Path(__file__).parent / "golden" / name

@@ -34,7 +34,9 @@ def _reason(path: Path, **options: Any) -> str:
     ("changes", "reason"),
     [
         ({"architecture": "superposed"}, "unknown_architecture"),
-        ({"architecture": "gated"}, "unknown_architecture"),
+        ({"architecture": "gated"}, "missing_tensor"),
+        ({"architecture": "transcoder"}, "bad_config"),  # no d_out, and centred
+        ({"architecture": "skip_transcoder", "d_out": D_IN, "apply_b_dec_to_input": False}, "missing_tensor"),
         ({"architecture": "batchtopk"}, "unknown_architecture"),  # exists in training only
         ({"architecture": "topk", "k": 64, "rescale_acts_by_decoder_norm": False}, "wrong_k"),
         ({"architecture": "topk", "k": 0}, "wrong_k"),
@@ -53,8 +55,12 @@ def _reason(path: Path, **options: Any) -> str:
         ({"d_in": 2**70}, "wrong_shape"),
         ({"d_in": "8"}, "bad_config"),
         ({"apply_b_dec_to_input": ...}, "bad_config"),
-        ({"metadata": ...}, "bad_config"),
-        ({"metadata": {}}, "bad_config"),
+        # the flat configs of before 6.0
+        ({"metadata": ..., "activation_fn_str": "tanh-relu"}, "unknown_architecture"),
+        ({"metadata": {}, "finetuning_scaling_factor": True}, "unknown_architecture"),
+        ({"metadata": ..., "normalize_activations": True}, "missing_activation_scale"),
+        ({"metadata": ..., "normalize_activations": 3}, "bad_config"),
+        ({"metadata": ..., "sae_lens_version": "6.1.0"}, "bad_config"),
     ],
     ids=str,
 )
@@ -69,7 +75,6 @@ def test_config_that_would_be_misread(write: Write, changes: dict[str, Any], rea
         (lambda t: t.pop("b_enc"), "missing_tensor"),
         (lambda t: t.update(W_skip=torch.zeros(D_IN, D_IN)), "unknown_tensor"),
         (lambda t: t.update(scaling_factor=torch.full((D_SAE,), 2.0)), "unknown_tensor"),
-        (lambda t: t.update(W_enc=t["W_enc"].T.contiguous()), "wrong_shape"),
         (lambda t: t.update(b_dec=torch.zeros(1)), "wrong_shape"),
         (lambda t: t.update(threshold=torch.tensor(1.0)), "wrong_shape"),
         (lambda t: t["W_enc"].__setitem__((3, 5), float("nan")), "not_finite"),
@@ -263,4 +268,4 @@ def test_no_such_dtype_or_device(write: Write) -> None:
 def test_other_layouts_are_not_taken_for_saelens(tmp_path: Path) -> None:
     save_file(weights(), tmp_path / "sae.safetensors")  # as sparsify names it
     (tmp_path / "cfg.json").write_text(json.dumps(config()))
-    assert _reason(tmp_path) == "unknown_family"
+    assert _reason(tmp_path) == "bad_config"

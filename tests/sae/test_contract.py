@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from stream_interp import sae
-from stream_interp.errors import UsageError
+from stream_interp.errors import SAELoadError, UsageError
 from stream_interp.sae.decoding import decode_dense
 from stream_interp.sae.encoder import SAE
 from stream_interp.sae.formats import FAMILIES
@@ -26,8 +27,30 @@ def _meta(folder: Path) -> dict[str, Any]:
     return meta
 
 
-def _opened(folder: Path, **options: Any) -> tuple[SAE, dict[str, torch.Tensor], dict[str, Any]]:
-    return sae.load(folder / "ckpt", **options), load_file(folder / "golden.safetensors"), _meta(folder)
+Opened = tuple[SAE, dict[str, torch.Tensor], dict[str, Any]]
+Open = Callable[..., Opened]
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Open:
+    """`opened(folder, **options of load)`; pickles are converted, once."""
+    converted: dict[Path, Path] = {}
+
+    def _opened(folder: Path, **options: Any) -> Opened:
+        meta = _meta(folder)
+        path, given = folder / meta["checkpoint"], meta["load"]
+        if _is_pickled(meta):
+            if folder not in converted:
+                converted[folder] = tmp_path_factory.mktemp("converted") / "sae"
+                sae.convert(path, converted[folder], **given)
+            path, given = converted[folder], {}
+        return sae.load(path, **given, **options), load_file(folder / "golden.safetensors"), meta
+
+    return _opened
+
+
+def _is_pickled(meta: dict[str, Any]) -> bool:
+    return next(family.convertible for family in FAMILIES if family.name == meta["family"])
 
 
 def test_every_family_has_golden_files() -> None:
@@ -35,8 +58,8 @@ def test_every_family_has_golden_files() -> None:
 
 
 @every_golden
-def test_outputs_are_those_of_the_publishing_tool(folder: Path) -> None:
-    loaded, golden, meta = _opened(folder)
+def test_outputs_are_those_of_the_publishing_tool(opened: Open, folder: Path) -> None:
+    loaded, golden, meta = opened(folder)
     acts = loaded.encode(golden["x"])
     torch.testing.assert_close(acts, golden["feature_acts"], rtol=0, atol=meta["feature_acts_atol"])
     assert torch.equal(acts != 0, golden["feature_acts"] != 0)
@@ -46,39 +69,74 @@ def test_outputs_are_those_of_the_publishing_tool(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", [g for g in GOLDEN if _meta(g)["tie_feature"] is not None], ids=lambda g: g.name)
-def test_a_feature_exactly_on_its_threshold_is_off(folder: Path) -> None:
-    loaded, golden, meta = _opened(folder)
+def test_a_feature_exactly_on_its_threshold_is_off(opened: Open, folder: Path) -> None:
+    loaded, golden, meta = opened(folder)
     tie = meta["tie_feature"]
     assert loaded.canonical.b_enc[tie] == loaded.canonical.threshold[tie] > 0
     assert not loaded.encode(golden["x"])[:, tie].any()
 
 
 @every_golden
-def test_family_is_found_and_can_be_named(folder: Path) -> None:
-    loaded, _, meta = _opened(folder)
-    assert loaded.config.family == meta["family"]
-    assert _opened(folder, family=meta["family"])[0].fingerprint == loaded.fingerprint
+def test_family_is_found_and_can_be_named(folder: Path, tmp_path: Path) -> None:
+    meta = _meta(folder)
+    path, given = folder / meta["checkpoint"], meta["load"]
+    if _is_pickled(meta):
+        fingerprints = {
+            sae.convert(path, tmp_path / "a", **given),
+            sae.convert(path, tmp_path / "b", family=meta["family"], **given),
+            sae.load(tmp_path / "a").fingerprint,
+        }
+    else:
+        assert sae.load(path, **given).config.family == meta["family"]
+        fingerprints = {
+            sae.load(path, **given).fingerprint,
+            sae.load(path, family=meta["family"], **given).fingerprint,
+        }
+    assert len(fingerprints) == 1
+
+
+@pytest.mark.parametrize("folder", [g for g in GOLDEN if _is_pickled(_meta(g))], ids=lambda g: g.name)
+def test_a_pickle_is_never_loaded_and_the_way_out_is_named(folder: Path) -> None:
+    meta = _meta(folder)
+    for options in ({}, {"family": meta["family"]}):
+        with pytest.raises(SAELoadError, match="stream-interp sae convert") as refused:
+            sae.load(folder / meta["checkpoint"], **options)  # type: ignore[arg-type]
+        assert refused.value.reason == "pickle"
+
+
+@pytest.mark.parametrize("folder", [g for g in GOLDEN if not _is_pickled(_meta(g))], ids=lambda g: g.name)
+def test_links_are_followed_as_in_a_hub_cache(folder: Path, tmp_path: Path) -> None:
+    meta = _meta(folder)
+    path = folder / meta["checkpoint"]
+    snapshot = tmp_path / "snapshots" / path.name
+    for at, file in enumerate(file for file in path.rglob("*") if file.is_file()):
+        link = snapshot / file.relative_to(path)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        blob = tmp_path / f"blob{at}"
+        blob.write_bytes(file.read_bytes())
+        link.symlink_to(blob)
+    assert sae.load(snapshot, **meta["load"]).fingerprint == sae.load(path, **meta["load"]).fingerprint
 
 
 @every_golden
-def test_sparse_decode_equals_its_dense_twin(folder: Path) -> None:
-    loaded, golden, meta = _opened(folder)
+def test_sparse_decode_equals_its_dense_twin(opened: Open, folder: Path) -> None:
+    loaded, golden, meta = opened(folder)
     acts = loaded.encode(golden["x"])
     twin = decode_dense(acts, loaded.canonical.W_dec, loaded.canonical.b_dec)
     torch.testing.assert_close(loaded.decode(acts), twin, rtol=1e-5, atol=meta["reconstruction_atol"])
 
 
 @every_golden
-def test_reconstruct_from_is_reconstruct(folder: Path) -> None:
-    loaded, golden, _ = _opened(folder)
+def test_reconstruct_from_is_reconstruct(opened: Open, folder: Path) -> None:
+    loaded, golden, _ = opened(folder)
     x = golden["x"]
     assert torch.equal(loaded.reconstruct_from(x, loaded.encode(x)), loaded.reconstruct(x))
     assert torch.equal(loaded.reconstruct_from(x.numpy(), loaded.encode(x).numpy()), loaded.reconstruct(x))
 
 
 @every_golden
-def test_inputs_of_every_float_dtype_and_kind(folder: Path) -> None:
-    loaded, golden, _ = _opened(folder)
+def test_inputs_of_every_float_dtype_and_kind(opened: Open, folder: Path) -> None:
+    loaded, golden, _ = opened(folder)
     x = golden["x"]
     expected = loaded.encode(x)
     read_only = np.frombuffer(x.numpy().tobytes(), np.float32).reshape(x.shape)
@@ -93,9 +151,9 @@ def test_inputs_of_every_float_dtype_and_kind(folder: Path) -> None:
 
 @every_golden
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64, "float64"])
-def test_dtype_is_honoured_and_leaves_the_fingerprint(folder: Path, dtype: torch.dtype | str) -> None:
-    float32, golden, _ = _opened(folder)
-    loaded, _, _ = _opened(folder, dtype=dtype)
+def test_dtype_is_honoured_and_leaves_the_fingerprint(opened: Open, folder: Path, dtype: torch.dtype | str) -> None:
+    float32, golden, _ = opened(folder)
+    loaded, _, _ = opened(folder, dtype=dtype)
     expected = torch.float64 if dtype == "float64" else dtype
     x = golden["x"][8:]  # without the first tokens of huge norm
     acts = loaded.encode(x)
@@ -107,8 +165,8 @@ def test_dtype_is_honoured_and_leaves_the_fingerprint(folder: Path, dtype: torch
 
 
 @every_golden
-def test_wrong_width_and_kind_are_refused(folder: Path) -> None:
-    loaded, _, _ = _opened(folder)
+def test_wrong_width_and_kind_are_refused(opened: Open, folder: Path) -> None:
+    loaded, _, _ = opened(folder)
     for wrong in (torch.zeros(3, loaded.d_in + 1), torch.zeros(loaded.d_in), torch.zeros(1, 2, loaded.d_in)):
         with pytest.raises(UsageError, match=rf"\[n, {loaded.d_in}\]"):
             loaded.encode(wrong)
@@ -122,8 +180,8 @@ def test_wrong_width_and_kind_are_refused(folder: Path) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @every_golden
-def test_cuda_gives_the_same(folder: Path) -> None:
-    loaded, golden, meta = _opened(folder, device="auto")
+def test_cuda_gives_the_same(opened: Open, folder: Path) -> None:
+    loaded, golden, meta = opened(folder, device="auto")
     acts, reconstruction = loaded.encode(golden["x"]), loaded.reconstruct(golden["x"])
     assert loaded.device.type == acts.device.type == "cuda"
     assert torch.equal(acts.cpu() != 0, golden["feature_acts"] != 0)

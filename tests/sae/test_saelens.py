@@ -76,6 +76,22 @@ def test_k_from_the_caller_or_the_file(write: Write) -> None:
         sae.load(with_k, k=4)
 
 
+def test_orientation_is_told_by_the_shape(write: Write) -> None:
+    plain, turned = write(name="plain"), weights()
+    turned |= {name: turned[name].T.contiguous() for name in ("W_enc", "W_dec")}
+    assert sae.load(write(turned, name="turned")).fingerprint == sae.load(plain).fingerprint
+
+
+def test_where_square_the_convention_decides(write: Write) -> None:
+    tensors = weights()
+    tensors |= {"W_enc": torch.randn(D_IN, D_IN), "W_dec": torch.randn(D_IN, D_IN)}
+    tensors |= {"b_enc": torch.randn(D_IN), "threshold": torch.rand(D_IN)}
+    acts, reconstruction = _by_formula(tensors, _x())
+    loaded = sae.load(write(tensors, d_sae=D_IN))
+    torch.testing.assert_close(loaded.encode(_x()), acts, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(loaded.reconstruct(_x()), reconstruction, rtol=1e-5, atol=1e-5)
+
+
 def test_decoder_row_of_zeros_with_rescaling_never_fires(write: Write) -> None:
     tensors = weights(threshold=False)
     tensors["W_dec"][5] = 0

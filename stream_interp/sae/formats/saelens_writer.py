@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from stream_interp.errors import UsageError
+from stream_interp.sae.config import SAEConfig
 from stream_interp.sae.formats.saelens import CONFIG_FILE, WEIGHTS_FILE
 
 FORMAT_VERSION = "6.54.12"  # the SAELens release whose files these equal
@@ -49,22 +50,48 @@ def save_saelens(
     if threshold is not None:
         tensors["threshold"] = torch.as_tensor(threshold).expand(d_sae)
     _check(tensors, d_in, d_sae, k)
-    config: dict[str, object] = {
-        "architecture": "topk" if k is not None else "jumprelu" if threshold is not None else "standard",
-        "d_in": d_in, "d_sae": d_sae, "dtype": "float32", "device": "cpu",
-        "apply_b_dec_to_input": apply_b_dec_to_input, "normalize_activations": "none", "reshape_activations": "none",
-        "metadata": {"sae_lens_version": FORMAT_VERSION, **(metadata or {})},
+    config = SAEConfig(
+        family="saelens",
+        architecture="topk" if k is not None else "jumprelu" if threshold is not None else "standard",
+        d_in=d_in,
+        d_sae=d_sae,
+        d_out=d_in,
+        k=k,
+        centred=apply_b_dec_to_input,
+    )
+    write_checkpoint(Path(path), config, {name: tensor.float() for name, tensor in tensors.items()}, metadata)
+
+
+def write_checkpoint(
+    folder: Path,
+    config: SAEConfig,
+    tensors: Mapping[str, torch.Tensor],
+    metadata: Mapping[str, str | int | bool] | None = None,
+) -> None:
+    """Writes `tensors`, named and shaped as in `checkpoint.shapes(config)`, in the dtypes that they have.
+
+    The config must be one of an SAE proper (no transcoder, no skip) whose normalisation needs no factor.
+    """
+    named = {"model_name": config.model_name, "hook_name": config.hook_name, "hf_hook_name": config.hf_hook_name}
+    stated: dict[str, object] = {
+        "architecture": config.architecture, "d_in": config.d_in, "d_sae": config.d_sae,
+        "dtype": str(tensors["W_enc"].dtype).removeprefix("torch."), "device": "cpu",
+        "apply_b_dec_to_input": config.centred, "normalize_activations": config.normalisation,
+        "reshape_activations": "none",
+        "metadata": {
+            "sae_lens_version": FORMAT_VERSION,
+            **{name: value for name, value in named.items() if value is not None}, **(metadata or {}),
+        },
     }  # fmt: skip
-    if k is not None:
-        config |= {"k": k, "rescale_acts_by_decoder_norm": False}
-    folder = Path(path)
+    if config.k is not None:
+        stated |= {"k": config.k, "rescale_acts_by_decoder_norm": config.rescaled_by_decoder_norm}
     folder.mkdir(parents=True, exist_ok=True)
     # clone: safetensors takes neither expanded nor shared memory
     save_file(
-        {n: t.detach().cpu().float().clone(memory_format=torch.contiguous_format) for n, t in tensors.items()},
+        {n: t.detach().cpu().clone(memory_format=torch.contiguous_format) for n, t in tensors.items()},
         folder / WEIGHTS_FILE,
     )
-    (folder / CONFIG_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(config)))
+    (folder / CONFIG_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(stated)))
 
 
 def _check(tensors: dict[str, torch.Tensor], d_in: int, d_sae: int, k: int | None) -> None:

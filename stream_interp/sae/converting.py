@@ -1,0 +1,51 @@
+"""`convert`: a pickled SAE becomes files that `load` reads. The only way in which a pickle is opened."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from stream_interp.errors import SAELoadError, UsageError
+from stream_interp.sae.checkpoint import Hints, check_shapes, fingerprint, read_parameters
+from stream_interp.sae.formats import find_family
+from stream_interp.sae.formats.saelens_writer import write_checkpoint
+
+
+def convert(
+    src: str | os.PathLike[str],
+    dst: str | os.PathLike[str],
+    *,
+    family: str | None = None,
+    k: int | None = None,
+    activation_scale: float | None = None,
+) -> str:
+    """Writes the pickled SAE at `src` into the new folder `dst`, as SAELens has it, parameters bit for bit.
+
+    A pickle can run code when it is opened. torch's `weights_only=True` is used, which keeps it from that but for
+    faults such as CVE-2025-32434 and CVE-2026-24747: convert files of people you trust, or in a sandbox.
+
+    Args:
+        src: the `.pt` file, or the folder of one with its config.
+        dst: a folder that does not exist yet, or is empty.
+        family: the layout of its files; found from their names if not given.
+        k: of a TopK SAE whose files lack it.
+        activation_scale: the factor s = √d_in / E‖x‖, for families that have one and whose files lack it.
+
+    Returns:
+        The fingerprint, equal to that of `load(dst)`.
+
+    Raises:
+        SAELoadError: it cannot be trusted to be read rightly.
+        UsageError: `dst` has files in it.
+    """
+    source, target = Path(src), Path(dst)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UsageError(f"{target} is there already; give a folder that does not exist yet")
+    try:
+        checkpoint = find_family(source, family, pickled=True).read(source, Hints(k, activation_scale))
+        check_shapes(checkpoint)
+        parameters = read_parameters(checkpoint)
+    except OSError as error:
+        raise SAELoadError("unreadable", str(source), "files that can be read", str(error)) from error
+    write_checkpoint(target, checkpoint.config, parameters)
+    return fingerprint(checkpoint.config, parameters)

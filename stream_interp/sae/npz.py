@@ -1,0 +1,88 @@
+"""Reading `.npz` files that may be hostile: no pickled object, no size believed that the archive does not have."""
+
+from __future__ import annotations
+
+import zipfile
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+
+from stream_interp.errors import SAELoadError
+from stream_interp.sae.checkpoint import LazyTensor
+from stream_interp.sae.files import require_file
+
+MAX_MEMBERS = 64
+MAX_NPY_HEADER_BYTES = 10_000
+_DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16}
+_BROKEN = (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, RuntimeError, EOFError, SyntaxError)
+
+
+def open_npz(path: Path) -> dict[str, LazyTensor]:
+    """The arrays of an archive, by name; none is read yet. float16, float32 or float64, in C or Fortran order.
+
+    Raises:
+        SAELoadError: missing, not a zip archive, an array that is none of these, or sizes that disagree.
+    """
+    require_file(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            if len(members) > MAX_MEMBERS:
+                raise SAELoadError("bad_header", str(path), f"at most {MAX_MEMBERS} arrays", f"{len(members)}")
+            return {member.filename.removesuffix(".npy"): _lazy(path, archive, member) for member in members}
+    except _BROKEN as error:
+        raise SAELoadError("bad_header", str(path), "a .npz archive of arrays", str(error)) from error
+
+
+def _lazy(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> LazyTensor:
+    with archive.open(member) as file:
+        shape, in_fortran_order, dtype, header_bytes = _header(file)
+    if dtype.newbyteorder("=").name not in _DTYPES:
+        raise SAELoadError("wrong_dtype", str(path), f"{member.filename} as one of {list(_DTYPES)}", str(dtype))
+    needed, declared = header_bytes + prod(shape) * dtype.itemsize, member.file_size
+    if needed != declared or declared > _most_bytes(member):
+        expected = f"{member.filename} {list(shape)} {dtype} in {needed} bytes"
+        found = f"{declared} bytes in {member.compress_size} compressed ones"
+        raise SAELoadError("truncated" if needed > declared else "bad_header", str(path), expected, found)
+    torch_dtype = _DTYPES[dtype.newbyteorder("=").name]
+    return LazyTensor(shape, torch_dtype, partial(_read, path, member.filename, shape, in_fortran_order, dtype))
+
+
+def _most_bytes(member: zipfile.ZipInfo) -> int:
+    """Deflate makes at most 1,032 bytes of one: what is declared beyond that is not there."""
+    return member.compress_size if member.compress_type == zipfile.ZIP_STORED else member.compress_size * 1_040 + 1_000
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+    """Shape, whether in Fortran order, dtype, and how many bytes this took. Raises ValueError."""
+    version = np.lib.format.read_magic(file)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+    if read is None:
+        raise ValueError(f"version {version} of the .npy format, expected 1.0 or 2.0")
+    shape, in_fortran_order, dtype = read(file, max_header_size=MAX_NPY_HEADER_BYTES)
+    if min(shape, default=0) < 0 or dtype.hasobject:
+        raise ValueError(f"shape {shape} of {dtype}, expected numbers")
+    return shape, in_fortran_order, dtype, file.tell()
+
+
+def _read(path: Path, name: str, shape: tuple[int, ...], in_fortran_order: bool, dtype: np.dtype) -> torch.Tensor:
+    array = np.empty(shape, dtype, order="F" if in_fortran_order else "C")
+    rest = memoryview(array.reshape(-1, order="A").view(np.uint8).data)
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(name) as file:
+            _header(file)
+            while len(rest):
+                part = file.read(min(len(rest), 1 << 20))
+                if not part:
+                    raise SAELoadError(
+                        "truncated", str(path), f"{len(rest)} more bytes of {name}", "the end of the file"
+                    )
+                rest[: len(part)] = part
+                rest = rest[len(part) :]
+    except _BROKEN as error:
+        raise SAELoadError("bad_header", str(path), f"{name} as its archive declares it", str(error)) from error
+    return torch.from_numpy(array.astype(dtype.newbyteorder("="), copy=False))

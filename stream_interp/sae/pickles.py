@@ -1,0 +1,52 @@
+"""Reading `.pt` files, for `convert` alone: with torch's restricted unpickler, and nothing it claims is believed."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import torch
+
+from stream_interp.errors import SAELoadError
+from stream_interp.sae.checkpoint import LazyTensor
+from stream_interp.sae.files import require_file
+
+_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+def open_pickle(path: Path) -> dict[str, object]:
+    """The dictionary in a `.pt` file: tensors and plain values, by name.
+
+    `weights_only=True` keeps it from calling what the file names; it had two known holes (CVE-2025-32434,
+    CVE-2026-24747), so a pickle of a stranger is opened in a sandbox or not at all.
+
+    Raises:
+        SAELoadError: missing, not such a file, or it holds anything but tensors and plain values.
+    """
+    require_file(path)
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # whatever a hostile pickle makes the unpickler raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
+        raise SAELoadError("pickle", str(path), "a .pt file of tensors and plain values", reason) from error
+    if not isinstance(loaded, dict) or not all(isinstance(name, str) for name in loaded):
+        raise SAELoadError("pickle", str(path), "a dictionary of tensors by name", type(loaded).__name__)
+    return loaded
+
+
+def tensors_of(path: Path, loaded: dict[str, object]) -> dict[str, LazyTensor]:
+    """The floating-point tensors among the values.
+
+    Raises:
+        SAELoadError: one has more entries than the file has room for, such as one number repeated by a stride of 0.
+    """
+    file_bytes = path.stat().st_size
+    found = {}
+    for name, value in loaded.items():
+        if not isinstance(value, torch.Tensor) or value.dtype not in _DTYPES:
+            continue
+        if value.layout != torch.strided or value.numel() * value.itemsize > file_bytes:
+            expected = f"{name} inside a file of {file_bytes} bytes"
+            raise SAELoadError("bad_header", str(path), expected, f"{list(value.shape)} {value.dtype} {value.layout}")
+        found[name] = LazyTensor(tuple(value.shape), value.dtype, value.detach)
+    return found
