@@ -9,7 +9,6 @@ from typing import Literal
 import torch
 from msgspec import Struct
 
-from stream_interp.sae.canonical import row_times
 from stream_interp.sae.encoder import SAE
 
 Verdict = Literal["plausible", "misloaded", "other_reading_fits_better", "cannot_tell"]
@@ -162,7 +161,7 @@ def _compare(verdict: Verdict, why: str, explained: float, readings: list[Readin
 def _misreadings(sae: SAE, scale: float) -> Iterator[tuple[str, _Encode, _Reconstruct]]:
     canonical = sae.canonical
     if sae.d_in == sae.config.d_out and canonical.b_dec.any():
-        shift = row_times(canonical.b_dec.double(), canonical.W_enc)
+        shift = (canonical.b_dec @ canonical.W_enc).double()  # float32 will do to tell two readings apart
         flipped = canonical.b_enc.double() + (shift if sae.config.centred else -shift)
         other = replace(sae, canonical=replace(canonical, b_enc=flipped.to(sae.dtype)))
         name = (

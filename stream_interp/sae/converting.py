@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import torch
+
 from stream_interp.errors import SAELoadError, UsageError
-from stream_interp.sae.checkpoint import Hints, check_shapes, fingerprint, read_parameters
+from stream_interp.sae.checkpoint import Checkpoint, Hints, check_shapes, require_finite, shapes
+from stream_interp.sae.fingerprint import Fingerprint
 from stream_interp.sae.formats import find_family
 from stream_interp.sae.formats.saelens_writer import write_checkpoint
 
@@ -44,8 +47,18 @@ def convert(
     try:
         checkpoint = find_family(source, family, pickled=True).read(source, Hints(k, activation_scale))
         check_shapes(checkpoint)
-        parameters = read_parameters(checkpoint)
+        parameters = {name: _read(checkpoint, name) for name in shapes(checkpoint.config)}
     except OSError as error:
         raise SAELoadError("unreadable", str(source), "files that can be read", str(error)) from error
     write_checkpoint(target, checkpoint.config, parameters)
-    return fingerprint(checkpoint.config, parameters)
+    fingerprint = Fingerprint(checkpoint.config)
+    for name in parameters:
+        fingerprint.begin(name, checkpoint.tensors[name])
+        fingerprint.rows([parameters[name]])
+    return fingerprint.hexdigest()
+
+
+def _read(checkpoint: Checkpoint, name: str) -> torch.Tensor:
+    tensor = checkpoint.tensors[name].read()
+    require_finite(checkpoint, name, tensor)
+    return tensor

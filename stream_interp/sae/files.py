@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from msgspec import Meta, Struct
 
 from stream_interp.errors import SAELoadError
-from stream_interp.sae.checkpoint import LazyTensor
+from stream_interp.sae.tensors import LazyTensor
 
 MAX_JSON_BYTES = 1 << 20
 MAX_HEADER_BYTES = 16 << 20  # of a safetensors file: room for some 100,000 tensors
@@ -112,12 +111,15 @@ def _check_tiling(path: Path, entries: dict[str, _Entry], data_bytes: int) -> No
 
 def _lazy(path: Path, name: str, entry: _Entry, data_start: int) -> LazyTensor:
     shape, dtype = tuple(entry.shape), _DTYPES[entry.dtype]
-    read: Callable[[], torch.Tensor] = partial(_read, path, name, shape, dtype, data_start + entry.data_offsets[0])
+    read = partial(_read_rows, path, name, shape, dtype, data_start + entry.data_offsets[0])
     return LazyTensor(shape, dtype, read)
 
 
-def _read(path: Path, name: str, shape: tuple[int, ...], dtype: torch.dtype, offset: int) -> torch.Tensor:
-    tensor = torch.empty(shape, dtype=dtype)
+def _read_rows(
+    path: Path, name: str, shape: tuple[int, ...], dtype: torch.dtype, offset: int, a: int, b: int
+) -> torch.Tensor:
+    tensor = torch.empty((b - a, *shape[1:]) if shape else (), dtype=dtype)
+    offset += a * prod(shape[1:]) * dtype.itemsize
     buffer = tensor.view(-1).view(torch.uint8).numpy().data
     with path.open("rb", buffering=0) as file:
         file.seek(offset)

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from stream_interp.errors import SAELoadError, UsageError
-from stream_interp.sae.canonical import fold
-from stream_interp.sae.checkpoint import Checkpoint, Hints, check_shapes, fingerprint, read_parameters, shapes
+from stream_interp.sae.checkpoint import Checkpoint, Hints, check_shapes, shapes
 from stream_interp.sae.encoder import SAE
+from stream_interp.sae.folding import fold
 from stream_interp.sae.formats import find_family
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -48,18 +48,14 @@ def load(
         checkpoint = find_family(root, family).read(root, Hints(k, activation_scale))
         check_shapes(checkpoint)
         _check_memory(checkpoint, target_dtype, max_memory_bytes)
-        parameters = read_parameters(checkpoint)
+        identity, canonical = fold(checkpoint, target_dtype, target_device)
     except OSError as error:
         raise SAELoadError("unreadable", str(root), "files that can be read", str(error)) from error
-    identity = fingerprint(checkpoint.config, parameters)
-    canonical = fold(str(root), checkpoint.config, parameters, target_dtype, target_device)
     return SAE(checkpoint.config, identity, canonical)
 
 
 def _check_memory(checkpoint: Checkpoint, dtype: torch.dtype, max_memory_bytes: int | None) -> None:
-    sizes = [prod(shape) for shape in shapes(checkpoint.config).values()]
-    stored = sum(tensor.size_bytes for tensor in checkpoint.tensors.values() if tensor.dtype != dtype)
-    needed = sum(sizes) * dtype.itemsize + stored
+    needed = sum(prod(shape) for shape in shapes(checkpoint.config).values()) * dtype.itemsize
     if max_memory_bytes is not None and needed > max_memory_bytes:
         found = f"{needed} bytes needed to load it as {dtype}"
         raise SAELoadError("too_large", str(checkpoint.path), f"at most {max_memory_bytes} bytes", found)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-from functools import partial
 from math import prod
 from pathlib import Path
 from typing import IO
@@ -12,8 +11,8 @@ import numpy as np
 import torch
 
 from stream_interp.errors import SAELoadError
-from stream_interp.sae.checkpoint import LazyTensor
 from stream_interp.sae.files import require_file
+from stream_interp.sae.tensors import LazyTensor
 
 MAX_MEMBERS = 64
 MAX_NPY_HEADER_BYTES = 10_000
@@ -48,8 +47,10 @@ def _lazy(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Lazy
         expected = f"{member.filename} {list(shape)} {dtype} in {needed} bytes"
         found = f"{declared} bytes in {member.compress_size} compressed ones"
         raise SAELoadError("truncated" if needed > declared else "bad_header", str(path), expected, found)
-    torch_dtype = _DTYPES[dtype.newbyteorder("=").name]
-    return LazyTensor(shape, torch_dtype, partial(_read, path, member.filename, shape, in_fortran_order, dtype))
+    kind = _DTYPES[dtype.newbyteorder("=").name]
+    rows = _Rows(path, member.filename, shape[::-1] if in_fortran_order else shape, dtype)
+    tensor = LazyTensor(rows.shape, kind, rows.read)
+    return tensor.transposed if in_fortran_order else tensor
 
 
 def _most_bytes(member: zipfile.ZipInfo) -> int:
@@ -69,20 +70,36 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype, int]:
     return shape, in_fortran_order, dtype, file.tell()
 
 
-def _read(path: Path, name: str, shape: tuple[int, ...], in_fortran_order: bool, dtype: np.dtype) -> torch.Tensor:
-    array = np.empty(shape, dtype, order="F" if in_fortran_order else "C")
-    rest = memoryview(array.reshape(-1, order="A").view(np.uint8).data)
-    try:
-        with zipfile.ZipFile(path) as archive, archive.open(name) as file:
-            _header(file)
+class _Rows:
+    """Rows of one array, in C order; read one after the other they are inflated once."""
+
+    def __init__(self, path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        self.shape = shape
+        self._path, self._name, self._dtype = path, name, dtype
+        self._file: IO[bytes] | None = None
+        self._next = 0
+
+    def read(self, a: int, b: int) -> torch.Tensor:
+        """Rows a to b. Raises SAELoadError."""
+        array = np.empty((b - a, *self.shape[1:]) if self.shape else (), self._dtype)
+        try:
+            file = self._at(a)
+            rest = memoryview(array.reshape(-1).view(np.uint8).data)
             while len(rest):
                 part = file.read(min(len(rest), 1 << 20))
                 if not part:
-                    raise SAELoadError(
-                        "truncated", str(path), f"{len(rest)} more bytes of {name}", "the end of the file"
-                    )
+                    found = "the end of the file"
+                    raise SAELoadError("truncated", str(self._path), f"{len(rest)} more bytes of {self._name}", found)
                 rest[: len(part)] = part
                 rest = rest[len(part) :]
-    except _BROKEN as error:
-        raise SAELoadError("bad_header", str(path), f"{name} as its archive declares it", str(error)) from error
-    return torch.from_numpy(array.astype(dtype.newbyteorder("="), copy=False))
+        except _BROKEN as error:
+            raise SAELoadError("bad_header", str(self._path), f"{self._name} as it is declared", str(error)) from error
+        self._next = b
+        return torch.from_numpy(array.astype(self._dtype.newbyteorder("="), copy=False))
+
+    def _at(self, row: int) -> IO[bytes]:
+        if self._file is None or self._next != row:
+            self._file = zipfile.ZipFile(self._path).open(self._name)  # noqa: SIM115 - it stays open between rows
+            _header(self._file)
+            self._file.seek(row * prod(self.shape[1:]) * self._dtype.itemsize, 1)
+        return self._file

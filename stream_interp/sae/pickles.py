@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from stream_interp.errors import SAELoadError
-from stream_interp.sae.checkpoint import LazyTensor
 from stream_interp.sae.files import require_file
+from stream_interp.sae.tensors import LazyTensor
 
 _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -48,5 +48,5 @@ def tensors_of(path: Path, loaded: dict[str, object]) -> dict[str, LazyTensor]:
         if value.layout != torch.strided or value.numel() * value.itemsize > file_bytes:
             expected = f"{name} inside a file of {file_bytes} bytes"
             raise SAELoadError("bad_header", str(path), expected, f"{list(value.shape)} {value.dtype} {value.layout}")
-        found[name] = LazyTensor(tuple(value.shape), value.dtype, value.detach)
+        found[name] = LazyTensor.made(tuple(value.shape), value.dtype, value.detach)
     return found

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from stream_interp import sae
-from stream_interp.sae.activation import keep_above, keep_above_each, keep_top_k
+from stream_interp.sae.activation import keep_above, keep_above_each, keep_group_max, keep_top_k
 from stream_interp.sae.decoding import decode_dense, decode_sparse
 from stream_interp.sae.normalisation import normalise
 
@@ -151,3 +151,15 @@ def test_import_is_light() -> None:
         "sae.load; assert 'torch' in sys.modules; assert not hasattr(sae, 'nothing')"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_group_max_equals_its_slow_twin() -> None:
+    pre = _pre()
+    kept = torch.zeros_like(pre)
+    for row, out in zip(pre, kept, strict=True):
+        for start in range(0, 900, 75):
+            largest = start + int(row[start : start + 75].argmax())
+            out[largest] = row[largest].relu()
+    acts = keep_group_max(pre.clone(), 12)
+    assert torch.equal(acts, kept)
+    assert not acts[5].any()

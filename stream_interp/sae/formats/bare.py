@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stream_interp.errors import SAELoadError
-from stream_interp.sae.checkpoint import Checkpoint, Hints, LazyTensor, oriented, renamed
+from stream_interp.sae.checkpoint import Checkpoint, Hints
 from stream_interp.sae.config import SAEConfig
 from stream_interp.sae.formats.hints import refuse_k, refuse_scale
+from stream_interp.sae.tensors import LazyTensor, oriented, renamed
 
 
 class Sizes(NamedTuple):

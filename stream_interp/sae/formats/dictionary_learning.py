@@ -12,12 +12,13 @@ import torch
 from msgspec import Struct
 
 from stream_interp.errors import SAELoadError
-from stream_interp.sae.checkpoint import Checkpoint, Family, Hints, LazyTensor, renamed
+from stream_interp.sae.checkpoint import Checkpoint, Family, Hints
 from stream_interp.sae.config import Architecture, SAEConfig
 from stream_interp.sae.files import read_json
 from stream_interp.sae.formats.bare import sizes_of, turned
 from stream_interp.sae.formats.hints import agreed, refuse_k, refuse_scale
 from stream_interp.sae.pickles import open_pickle, tensors_of
+from stream_interp.sae.tensors import LazyTensor, renamed
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "ae.pt"
 _LINEAR = {"encoder.weight": "W_enc", "encoder.bias": "b_enc", "decoder.weight": "W_dec"}
@@ -113,7 +114,7 @@ def _one_threshold(path: Path, tensors: dict[str, LazyTensor], d_sae: int) -> La
     if not float(stored.read()) >= 0:
         expected = "a threshold that training has set; -1 is what it starts with"
         raise SAELoadError("missing_threshold", str(path), expected, f"{float(stored.read())}")
-    return stored.mapped((d_sae,), lambda threshold: threshold.reshape(1).repeat(d_sae))
+    return LazyTensor.made((d_sae,), stored.dtype, lambda: stored.read().reshape(1).repeat(d_sae))
 
 
 def _with_unit_decoder(tensors: dict[str, LazyTensor]) -> dict[str, LazyTensor]:
@@ -127,12 +128,12 @@ def _with_unit_decoder(tensors: dict[str, LazyTensor]) -> dict[str, LazyTensor]:
     def norms() -> torch.Tensor:
         return W_dec.read().double().square().sum(dim=1).sqrt()
 
-    def divided(matrix: torch.Tensor) -> torch.Tensor:
-        rows = norms()[:, None]
-        return (matrix.double() / rows.where(rows > 0, 1.0)).to(matrix.dtype)
+    def times_norms(tensor: LazyTensor) -> LazyTensor:
+        return LazyTensor.made(tensor.shape, tensor.dtype, lambda: (tensor.read().double() * norms()).to(tensor.dtype))
 
-    return tensors | {
-        "W_enc": W_enc.mapped(W_enc.shape, lambda matrix: (matrix.double() * norms()).to(matrix.dtype)),
-        "b_enc": b_enc.mapped(b_enc.shape, lambda bias: (bias.double() * norms()).to(bias.dtype)),
-        "W_dec": W_dec.mapped(W_dec.shape, divided),
-    }
+    def unit_rows() -> torch.Tensor:
+        rows = norms()[:, None]
+        return (W_dec.read().double() / rows.where(rows > 0, 1.0)).to(W_dec.dtype)
+
+    unit = LazyTensor.made(W_dec.shape, W_dec.dtype, unit_rows)
+    return tensors | {"W_enc": times_norms(W_enc), "b_enc": times_norms(b_enc), "W_dec": unit}

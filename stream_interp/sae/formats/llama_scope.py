@@ -14,11 +14,12 @@ import torch
 from msgspec import Meta, Struct, field
 
 from stream_interp.errors import SAELoadError
-from stream_interp.sae.checkpoint import Checkpoint, Family, Hints, LazyTensor, renamed
+from stream_interp.sae.checkpoint import Checkpoint, Family, Hints
 from stream_interp.sae.config import SAEConfig
 from stream_interp.sae.files import open_safetensors, read_json
 from stream_interp.sae.formats.bare import Sizes, turned
 from stream_interp.sae.formats.hints import agreed, refuse_k
+from stream_interp.sae.tensors import LazyTensor, renamed
 
 CONFIG_FILE, WEIGHTS_FILE = "hyperparams.json", "checkpoints/final.safetensors"
 _NAMES = {"encoder.weight": "W_enc", "encoder.bias": "b_enc", "decoder.weight": "W_dec", "decoder.bias": "b_dec"}
@@ -66,7 +67,7 @@ def _read(root: Path, hints: Hints) -> Checkpoint:
     sizes = Sizes(cfg.d_model, cfg.d_sae, cfg.d_model)
     tensors = turned(stored, sizes, W_enc_transposed=True, W_dec_transposed=True)
     threshold = cfg.jump_relu_threshold * scale
-    tensors["threshold"] = LazyTensor((cfg.d_sae,), torch.float32, lambda: torch.full((cfg.d_sae,), threshold))
+    tensors["threshold"] = LazyTensor.made((cfg.d_sae,), torch.float32, lambda: torch.full((cfg.d_sae,), threshold))
     return Checkpoint(root, config, tensors)
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import cast
 
 from stream_interp.errors import SAELoadError
-from stream_interp.sae.checkpoint import Checkpoint, Family, Hints, renamed
+from stream_interp.sae.checkpoint import Checkpoint, Family, Hints
 from stream_interp.sae.config import SAEConfig
 from stream_interp.sae.formats.bare import sizes_of, turned
 from stream_interp.sae.formats.hints import agreed, refuse_k, refuse_scale
 from stream_interp.sae.pickles import open_pickle, tensors_of
+from stream_interp.sae.tensors import renamed
 
 _NAMES = {"encoder.weight": "W_enc", "latent_bias": "b_enc", "decoder.weight": "W_dec", "pre_bias": "b_dec"}
 _STATISTICS = frozenset({"stats_last_nonzero", "latents_activation_frequency", "latents_mean_square"})

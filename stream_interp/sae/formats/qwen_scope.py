@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stream_interp.sae.checkpoint import Checkpoint, Family, Hints, renamed
+from stream_interp.sae.checkpoint import Checkpoint, Family, Hints
 from stream_interp.sae.config import SAEConfig
 from stream_interp.sae.formats.bare import sizes_of, turned
 from stream_interp.sae.formats.hints import refuse_scale
 from stream_interp.sae.pickles import open_pickle, tensors_of
+from stream_interp.sae.tensors import renamed
 
 _NAMES = {name: name for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
 

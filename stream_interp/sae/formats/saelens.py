@@ -10,11 +10,12 @@ import torch
 from msgspec import Struct
 
 from stream_interp.errors import SAELoadError
-from stream_interp.sae.checkpoint import Checkpoint, Family, Hints, LazyTensor, oriented
+from stream_interp.sae.checkpoint import Checkpoint, Family, Hints
 from stream_interp.sae.config import Architecture, Normalisation, SAEConfig
 from stream_interp.sae.files import open_safetensors, read_json
 from stream_interp.sae.formats.hints import agreed, refuse_k, refuse_scale
 from stream_interp.sae.formats.saelens_config import Config, read_config
+from stream_interp.sae.tensors import LazyTensor, oriented
 
 CONFIG_FILE, WEIGHTS_FILE, SCALER_FILE = "cfg.json", "sae_weights.safetensors", "activation_scaler.json"
 

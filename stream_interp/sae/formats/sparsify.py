@@ -8,10 +8,11 @@ from typing import Annotated, cast
 from msgspec import Meta, Struct
 
 from stream_interp.errors import SAELoadError
-from stream_interp.sae.checkpoint import Checkpoint, Family, Hints, LazyTensor, oriented, renamed
+from stream_interp.sae.checkpoint import Checkpoint, Family, Hints
 from stream_interp.sae.config import Architecture, SAEConfig
 from stream_interp.sae.files import open_safetensors, read_json
 from stream_interp.sae.formats.hints import agreed, refuse_scale
+from stream_interp.sae.tensors import LazyTensor, oriented, renamed
 
 CONFIG_FILE, WEIGHTS_FILE = "cfg.json", "sae.safetensors"
 _NAMES = {"encoder.weight": "W_enc", "encoder.bias": "b_enc", "W_dec": "W_dec", "b_dec": "b_dec", "W_skip": "W_skip"}

@@ -1,0 +1,136 @@
+"""From a checkpoint to the canonical form: each matrix checked, fingerprinted, folded and rounded once, in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from stream_interp.errors import SAELoadError
+from stream_interp.sae.canonical import Canonical
+from stream_interp.sae.checkpoint import Checkpoint, require_finite, shapes
+from stream_interp.sae.fingerprint import Fingerprint
+from stream_interp.sae.tensors import LazyTensor, place
+
+_Fold = Callable[[slice, slice, torch.Tensor], torch.Tensor]  # (rows, columns, block in float64) -> folded
+_Watch = Callable[[slice, slice, torch.Tensor], None]
+
+
+def fold(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> tuple[str, Canonical]:
+    """The fingerprint, and the parameters with centring, the dataset factor and decoder norms folded in.
+
+    Folded in float64 and rounded once to `dtype`. Needs the result, and blocks of some 100 MB at most beside it.
+
+    Raises:
+        SAELoadError: a parameter that is not finite, or a result that is too large for `dtype`.
+    """
+    return _Folding(checkpoint, dtype, device).run()
+
+
+class _Folding:
+    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> None:
+        self._checkpoint, self._config = checkpoint, checkpoint.config
+        self._dtype, self._device = dtype, device
+        self._fingerprint = Fingerprint(self._config)
+        expected = shapes(self._config)
+        self._vectors = {name: self._vector(name) for name, shape in expected.items() if len(shape) == 1}
+        self._norms = _row_norms(checkpoint.tensors["W_dec"]) if self._config.rescaled_by_decoder_norm else None
+        self._gain = self._vectors["r_mag"].exp() if self._config.architecture == "gated" else self._norms
+
+    def run(self) -> tuple[str, Canonical]:
+        config, scale = self._config, self._config.activation_scale
+        folds: dict[str, _Fold | None] = {"W_enc": self._encoder_fold(), "W_dec": self._decoder_fold(), "W_skip": None}
+        shift = _Product(self._vectors["b_dec"], config.d_sae) if config.centred else None
+        placed = {}
+        for name, shape in shapes(config).items():  # the fingerprint's order
+            tensor = self._checkpoint.tensors[name]
+            self._fingerprint.begin(name, tensor)
+            if len(shape) == 1:
+                self._fingerprint.rows(tensor.row_blocks())
+            else:
+                placed[name] = self._matrix(name, tensor, folds[name], shift.add if shift and name == "W_enc" else None)
+        b_enc, threshold = self._biases()
+        if shift is not None:
+            b_enc = b_enc - (shift.total if self._gain is None else shift.total * self._gain)
+        canonical = Canonical(
+            W_enc=placed["W_enc"],
+            b_enc=self._placed("b_enc", b_enc.to(self._dtype)),
+            # relu(p) where p > t <= 0 is p where p > 0
+            threshold=self._placed("threshold", threshold.clamp_min(0).to(self._dtype)),
+            W_dec=placed["W_dec"],
+            b_dec=self._placed("b_dec", (self._vectors["b_dec"] / scale).to(self._dtype)),
+            W_skip=placed.get("W_skip"),
+            k=config.k if config.architecture in {"topk", "groupmax"} else None,
+            grouped=config.architecture == "groupmax",
+            normalisation=config.normalisation,
+        )
+        return self._fingerprint.hexdigest(), canonical
+
+    def _vector(self, name: str) -> torch.Tensor:
+        vector = self._checkpoint.tensors[name].read()
+        require_finite(self._checkpoint, name, vector)
+        return vector.double()
+
+    def _biases(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """`b_enc` before centring, and the threshold.
+
+        Of a gated SAE: x'' @ W_enc + b_gate > 0 where p > b_mag - b_gate·exp(r_mag).
+        """
+        v = self._vectors
+        if self._config.architecture == "gated":
+            return v["b_mag"], v["b_mag"] - v["b_gate"] * v["r_mag"].exp()
+        b_enc = v["b_enc"] if self._norms is None else v["b_enc"] * self._norms
+        return b_enc, v.get("threshold", torch.zeros_like(b_enc))
+
+    def _encoder_fold(self) -> _Fold | None:
+        scale, gain = self._config.activation_scale, self._gain
+        if gain is None:
+            return None if scale == 1.0 else lambda _rows, _columns, block: block * scale
+        factor = gain * scale
+        return lambda _rows, columns, block: block * factor[columns]
+
+    def _decoder_fold(self) -> _Fold | None:
+        scale, norms = self._config.activation_scale, self._norms
+        if norms is None:
+            return None if scale == 1.0 else lambda _rows, _columns, block: block / scale
+        divisor = (norms * scale).where(norms > 0, 1.0)[:, None]  # a row of zeros never fires: leave it
+        return lambda rows, _columns, block: block / divisor[rows]
+
+    def _matrix(self, name: str, tensor: LazyTensor, change: _Fold | None, watch: _Watch | None) -> torch.Tensor:
+        out = torch.empty(tensor.shape, dtype=self._dtype)
+        for rows, columns, block in tensor.blocks():
+            require_finite(self._checkpoint, name, block)
+            if watch is not None:
+                watch(rows, columns, block)
+            if not tensor.turned:
+                self._fingerprint.rows([block])
+            place(out, rows, columns, block if change is None else change(rows, columns, block.double()))
+        if tensor.turned:
+            exact = change is None and torch.promote_types(self._dtype, tensor.dtype) == self._dtype
+            self._fingerprint.rows(torch.split(out, 1_024) if exact else tensor.row_blocks())
+        return self._placed(name, out)
+
+    def _placed(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        low, high = (float(bound) for bound in torch.aminmax(tensor))
+        if not (abs(low) < float("inf") and abs(high) < float("inf")):
+            expected = f"{name} within {tensor.dtype}; load it with a wider dtype="
+            raise SAELoadError("out_of_range", str(self._checkpoint.path), expected, "overflow")
+        return tensor.to(self._device)
+
+
+class _Product:
+    """`vector` [m] @ a matrix [m, n] in float64, block by block."""
+
+    def __init__(self, vector: torch.Tensor, n: int) -> None:
+        self._vector, self.total = vector, torch.zeros(n, dtype=torch.float64)
+
+    def add(self, rows: slice, columns: slice, block: torch.Tensor) -> None:
+        self.total[columns] += self._vector[rows] @ block.double()
+
+
+def _row_norms(matrix: LazyTensor) -> torch.Tensor:
+    """[m] float64 of [m, n]."""
+    squares = torch.zeros(matrix.shape[0], dtype=torch.float64)
+    for rows, _, block in matrix.blocks():
+        squares[rows] += block.double().square().sum(1)
+    return squares.sqrt()

@@ -1,0 +1,105 @@
+"""A tensor in a file, read a block of rows at a time: what is loaded never lies in memory twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from math import prod
+from pathlib import Path
+
+import torch
+
+from stream_interp.errors import SAELoadError
+
+BLOCK_ELEMENTS = 1 << 20  # of a block as stored; bounds the temporaries of work in float64
+GATHER_BYTES = 32 << 20  # rows of a turned tensor held while they are gathered
+
+
+@dataclass(frozen=True)
+class LazyTensor:
+    """A tensor of known shape and dtype that is not read yet.
+
+    `read_rows(a, b)` gives rows a to b as the file has them, on the CPU; `turned`: the file has it transposed.
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    read_rows: Callable[[int, int], torch.Tensor]
+    turned: bool = False
+
+    @classmethod
+    def made(cls, shape: tuple[int, ...], dtype: torch.dtype, make: Callable[[], torch.Tensor]) -> LazyTensor:
+        """Of a tensor that is computed when it is first asked for, and kept."""
+        kept = cache(make)
+        return cls(shape, dtype, lambda a, b: kept()[a:b] if shape else kept())
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes it takes in the file, and in memory as stored."""
+        return prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def transposed(self) -> LazyTensor:
+        """[m, n] of what is [n, m] here."""
+        return replace(self, shape=self.shape[::-1], turned=not self.turned)
+
+    def blocks(self) -> Iterator[tuple[slice, slice, torch.Tensor]]:
+        """(rows, columns, block) in the order of the file; the blocks tile the tensor. Columns of a vector: none.
+
+        Raises SAELoadError where the file ends early.
+        """
+        stored_shape = self.shape[::-1] if self.turned else self.shape
+        n, every = stored_shape[0], slice(None)
+        at_once = max(1, BLOCK_ELEMENTS // max(1, prod(stored_shape[1:])))
+        for a in range(0, n, at_once):
+            part = slice(a, min(a + at_once, n))
+            stored = self.read_rows(part.start, part.stop)
+            yield (every, part, stored.T) if self.turned else (part, every, stored)
+
+    def row_blocks(self) -> Iterator[torch.Tensor]:
+        """Consecutive rows. Of a turned tensor each is gathered by a pass over the file, in bounded memory."""
+        if not self.turned:
+            yield from (block for _, _, block in self.blocks())
+            return
+        n, width = self.shape
+        at_once = max(1, GATHER_BYTES // max(1, width * self.dtype.itemsize))
+        for start in range(0, n, at_once):
+            gathered = torch.empty(min(at_once, n - start), width, dtype=self.dtype)
+            for _, columns, block in self.blocks():
+                gathered[:, columns] = block[start : start + at_once]
+            yield gathered
+
+    def read(self) -> torch.Tensor:
+        """All of it, contiguous."""
+        if not self.shape:
+            return self.read_rows(0, 1)
+        whole = torch.empty(self.shape, dtype=self.dtype)
+        for rows, columns, block in self.blocks():
+            place(whole, rows, columns, block)
+        return whole
+
+
+def place(out: torch.Tensor, rows: slice, columns: slice, block: torch.Tensor) -> None:
+    """Copies a block of `blocks` to where it belongs, rounded to the dtype of `out`."""
+    if out.dim() == 1:
+        out[rows] = block
+    else:
+        out[rows, columns] = block
+
+
+def oriented(tensor: LazyTensor, shape: tuple[int, ...], *, stored_transposed: bool) -> LazyTensor:
+    """A matrix as [rows, columns] = `shape`: told by its own shape, by the family's convention where it is square.
+
+    One that fits neither way comes back as it is, for `check_shapes` to refuse.
+    """
+    square = len(set(shape)) == 1
+    transposed = stored_transposed if square else tensor.shape == shape[::-1]
+    return tensor.transposed if transposed and tensor.shape == shape[::-1] else tensor
+
+
+def renamed(path: Path, stored: Mapping[str, LazyTensor], names: Mapping[str, str]) -> dict[str, LazyTensor]:
+    """The tensors by our names. Raises SAELoadError if there is one that `names` does not tell of."""
+    for name in stored.keys() - names.keys():
+        raise SAELoadError("unknown_tensor", str(path), f"only {sorted(names)}", name)
+    return {names[name]: tensor for name, tensor in stored.items()}
