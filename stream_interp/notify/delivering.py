@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Coroutine
+from typing import Any, Literal
 
 from stream_interp.notify.backoff import wait_s
 from stream_interp.notify.desk import Send
@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 QUEUE = 100  # notifications; what has no room waits at the desk
 AT_ONCE = 8  # stories: one that is tried again and again does not hold up the others
+UNRECORDED = 32  # sent or being sent, not yet on `interp.deliveries`: what a kill may repeat
 _GRACE_S = 5.0  # beyond the sink's own timeout
 
 Outcome = Literal["delivered", "failed"]
@@ -54,6 +55,8 @@ class Delivering:
         latency.begin(name)
         self._queue = asyncio.Queue[Send](QUEUE)
         self._busy, self._closing = 0, False
+        self._unrecorded = asyncio.Semaphore(UNRECORDED)
+        self._recording = set[asyncio.Task[None]]()
         self._tasks = [asyncio.create_task(self._work(), name=f"sink {name}") for _ in range(AT_ONCE)]
 
     @property
@@ -72,7 +75,7 @@ class Delivering:
 
     def raise_if_ended(self) -> None:
         """Workers end only by a defect of ours: it must not go unseen."""
-        for task in self._tasks:
+        for task in [*self._tasks, *self._recording]:
             if task.done():
                 task.result()
 
@@ -88,35 +91,45 @@ class Delivering:
 
     def abandon(self) -> None:
         """Ends at once: another process has the alerts now, or we will begin again."""
-        for task in self._tasks:
+        for task in [*self._tasks, *self._recording]:
             task.cancel()
 
     async def _work(self) -> None:
         while True:
             send = await self._queue.get()
             if not self._closing:
+                await self._unrecorded.acquire()
                 self._busy += 1
-                try:
-                    await self._deliver(send)
-                finally:
-                    self._busy -= 1
+                self._record_meanwhile(await self._deliver(send))
 
-    async def _deliver(self, send: Send) -> None:
+    def _record_meanwhile(self, work: Coroutine[Any, Any, None]) -> None:
+        """The sink need not wait for Kafka's answer: the next story goes out while this one is recorded."""
+        task = asyncio.create_task(work)
+        self._recording.add(task)
+        task.add_done_callback(self._recorded)
+
+    def _recorded(self, task: asyncio.Task[None]) -> None:
+        self._busy -= 1
+        self._unrecorded.release()
+        if task.cancelled() or task.exception() is None:  # else `raise_if_ended` finds it
+            self._recording.discard(task)
+
+    async def _deliver(self, send: Send) -> Coroutine[Any, Any, None]:
+        """Sends it, again and again if need be; the work that is left is to record the outcome."""
         notification, error = send.notification, "no try"
         for tries in range(1, self._attempts + 1):
             failure = await self._try(notification)
             if failure is None:
-                await self._delivered(notification, tries)
-                return
+                return self._delivered(notification, tries, self._now_ms())
             error = failure.found
             if not failure.retry or tries == self._attempts:
                 break
             wait = wait_s(tries, self._share(), failure.retry_after_s)
             log.warning("sink %s: %s; try %d again in %.1f s", self.name, error, tries, wait, extra=self._where)
             if self._closing:
-                return
+                return _nothing()
             await asyncio.sleep(wait)
-        await self._given_up(send, tries, error)
+        return self._given_up(send, tries, error)
 
     async def _try(self, notification: Notification) -> SinkError | None:
         try:
@@ -130,8 +143,8 @@ class Delivering:
             return SinkError(f"defect of the sink: {type(error).__name__}", retry=True)
         return None
 
-    async def _delivered(self, notification: Notification, tries: int) -> None:
-        at_ms, self.failing = self._now_ms(), False
+    async def _delivered(self, notification: Notification, tries: int, at_ms: int) -> None:
+        self.failing = False
         self.counts["delivered"] += 1
         self._latency.add(max(0.0, (at_ms - notification.at_ms) / 1000), self.name)
         await self._record(notification, "delivered", tries, at_ms, _detail(notification))
@@ -153,6 +166,10 @@ class Delivering:
             )
             for event_id in notification.event_ids or [notification.id]
         )  # fmt: skip
+
+
+async def _nothing() -> None:
+    """Of a notification that is tried again by whoever comes after us."""
 
 
 def _detail(notification: Notification) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from stream_interp.notify.backoff import wait_s
-from stream_interp.notify.delivering import AT_ONCE, QUEUE, Delivering
+from stream_interp.notify.delivering import AT_ONCE, QUEUE, UNRECORDED, Delivering
 from stream_interp.notify.desk import Send
 from stream_interp.notify.notification import Notification
 from stream_interp.notify.sinks import SinkError
@@ -159,9 +159,52 @@ def test_one_story_that_hangs_does_not_hold_up_the_others(books: Books) -> None:
         worker = delivering(sink, books, done)
         for number in range(20):
             worker.put(Send(notification(number), None))
-        while len(done) < 19:
+        while len(done) < 19 or worker.length > 1:
             await asyncio.sleep(0)
-        assert worker.length == 1
+        assert sink.sent.count(notification(0).id) == 1
+        await worker.close(0)
+
+    run(work)
+
+
+def test_a_slow_ledger_holds_up_no_sink_and_bounds_what_a_kill_may_repeat(books: Books) -> None:
+    gate = asyncio.Event()
+
+    class Slow(Books):
+        async def record(self, deliveries: Any) -> None:
+            await gate.wait()
+            await super().record(deliveries)
+
+    async def work() -> None:
+        sink, done, slow = Fake(), list[bool](), Slow()
+        worker = delivering(sink, slow, done)
+        for number in range(QUEUE):
+            worker.put(Send(notification(number), None))
+        for _ in range(1_000):
+            await asyncio.sleep(0)
+        assert len(sink.sent) == UNRECORDED > AT_ONCE
+        assert not done
+        gate.set()
+        while len(done) < QUEUE:
+            await asyncio.sleep(0)
+        assert len(slow.deliveries) == len(sink.sent) == QUEUE
+        await worker.close(1)
+
+    run(work)
+
+
+def test_a_defect_while_recording_is_seen(books: Books) -> None:
+    class Broken(Books):
+        async def record(self, deliveries: Any) -> None:
+            raise ZeroDivisionError
+
+    async def work() -> None:
+        worker = delivering(Fake(), Broken(), [])
+        worker.put(Send(notification(), None))
+        for _ in range(50):
+            await asyncio.sleep(0)
+        with pytest.raises(ZeroDivisionError):
+            worker.raise_if_ended()
         await worker.close(0)
 
     run(work)
