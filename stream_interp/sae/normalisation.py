@@ -41,7 +41,8 @@ def _at_least_float32(x: torch.Tensor) -> torch.Tensor:
 def _constant_norm(x: torch.Tensor) -> Normalised:
     norm = x.norm(dim=1, keepdim=True)
     root_d = x.shape[1] ** 0.5
-    smallest = torch.finfo(x.dtype).tiny  # a token of zeros stays zeros instead of becoming NaN
+    # A token of zeros stays zeros instead of becoming NaN: the factor must not overflow either.
+    smallest = torch.finfo(x.dtype).tiny * root_d
     return Normalised(x * (root_d / norm.clamp_min(smallest)), scale=norm / root_d)
 
 

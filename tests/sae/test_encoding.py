@@ -106,6 +106,12 @@ def test_normalisation_of_a_token_of_zeros_is_finite(kind: str) -> None:
     torch.testing.assert_close(normalised.undo(normalised.x), x, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("width", [8, 24, 576])
+def test_a_token_of_zeros_stays_zeros_at_every_width(width: int) -> None:
+    """√width over the smallest float is infinite from a width of 12 on."""
+    assert torch.equal(normalise("constant_norm_rescale", torch.zeros(2, width)).x, torch.zeros(2, width))
+
+
 def test_bias_only_token_has_the_bias_as_pre_activation(write: Write) -> None:
     tensors = weights()
     p = tensors["b_enc"]
