@@ -144,7 +144,10 @@ def _judge(sae: SAE, measured: Measured, n: int) -> tuple[Verdict, str]:
         return "misloaded", f"L0 is {measured.l0:.2f}, expected {LEAST_L0} to {largest:.0f} of {sae.d_sae} features"
     explained = measured.explained_variance_ordinary
     if explained is None:
-        return "cannot_tell", "no target to compare the output with: give acts_out, what the transcoder aims at"
+        return "cannot_tell", (
+            "no target to compare the output with: give acts_out, what a transcoder aims at; "
+            "or the activations are all the same or not finite"
+        )
     if not explained >= 0:
         return "misloaded", f"explained variance is {explained:.3f}: worse than the mean of the activations"
     return "plausible", f"explained variance is {explained:.3f}, L0 {measured.l0:.1f}"
