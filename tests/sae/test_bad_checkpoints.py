@@ -90,6 +90,20 @@ def test_tensors_that_would_be_misread(write: Write, change: Any, reason: str) -
     assert _reason(write(tensors)) == reason
 
 
+@pytest.mark.parametrize("shape", [[1 << 60, 0], [0, 1 << 70], [D_SAE + 1, 0]], ids=str)
+def test_scaling_factor_of_another_shape_is_not_read(write: Write, shape: list[int]) -> None:
+    folder = write()
+    file = folder / "sae_weights.safetensors"
+    data = file.read_bytes()
+    n = int.from_bytes(data[:8], "little")
+    end = len(data) - 8 - n
+    entries = json.loads(data[8 : 8 + n])
+    entries["scaling_factor"] = {"dtype": "F32", "shape": shape, "data_offsets": [end, end]}
+    header = json.dumps(entries).encode()
+    file.write_bytes(len(header).to_bytes(8, "little") + header + data[8 + n :])
+    assert _reason(folder) == "wrong_shape"
+
+
 def test_scaling_factor_of_ones_is_ignored(write: Write) -> None:
     plain = sae.load(write(name="plain"))
     assert sae.load(write(weights() | {"scaling_factor": torch.ones(D_SAE)})).fingerprint == plain.fingerprint

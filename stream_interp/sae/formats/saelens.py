@@ -128,8 +128,12 @@ def _activation_scale(root: Path, cfg: Config, hints: Hints) -> float:
 def _tensors(root: Path, config: SAEConfig) -> dict[str, LazyTensor]:
     tensors = open_safetensors(root / WEIGHTS_FILE)
     legacy = tensors.pop("scaling_factor", None)
-    if legacy is not None and not bool((legacy.read() == torch.ones(())).all()):
-        raise SAELoadError("unknown_tensor", str(root / WEIGHTS_FILE), "scaling_factor of ones", "other values")
+    if legacy is not None:
+        if legacy.shape != (config.d_sae,):
+            expected = f"scaling_factor [{config.d_sae}]"
+            raise SAELoadError("wrong_shape", str(root / WEIGHTS_FILE), expected, str(list(legacy.shape)))
+        if not bool((legacy.read() == torch.ones(())).all()):
+            raise SAELoadError("unknown_tensor", str(root / WEIGHTS_FILE), "scaling_factor of ones", "other values")
     for name, shape in (("W_enc", (config.d_in, config.d_sae)), ("W_dec", (config.d_sae, config.d_out))):
         if name in tensors:
             tensors[name] = oriented(tensors[name], shape, stored_transposed=False)
