@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from math import prod
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO
 
 import numpy as np
@@ -17,7 +19,10 @@ from stream_interp.sae.tensors import LazyTensor
 MAX_MEMBERS = 64
 MAX_NPY_HEADER_BYTES = 10_000
 _DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16}
-_BROKEN = (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, RuntimeError, EOFError, SyntaxError)
+_BROKEN = (
+    zipfile.BadZipFile, zlib.error, ValueError, OSError, NotImplementedError, RuntimeError, EOFError,
+    SyntaxError, TokenError, MemoryError,  # what Python's parser makes of a hostile array header
+)  # fmt: skip
 
 
 def open_npz(path: Path) -> dict[str, LazyTensor]:
@@ -38,6 +43,9 @@ def open_npz(path: Path) -> dict[str, LazyTensor]:
 
 
 def _lazy(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> LazyTensor:
+    # LZMA may ask for 4 GB of memory to inflate a byte.
+    if member.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        raise ValueError(f"{member.filename} compressed by method {member.compress_type}, expected none or deflate")
     with archive.open(member) as file:
         shape, in_fortran_order, dtype, header_bytes = _header(file)
     if dtype.newbyteorder("=").name not in _DTYPES:

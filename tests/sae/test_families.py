@@ -165,6 +165,29 @@ def test_npz_headers_that_lie(tmp_path: Path, header: str, reason: str) -> None:
     assert _reason(tmp_path) == reason
 
 
+@pytest.mark.parametrize("header", ["(" * 9_000, "-" * 9_900], ids=["open brackets", "minus signs"])
+def test_npz_headers_on_which_the_parser_gives_up(tmp_path: Path, header: str) -> None:
+    _member(tmp_path / "params.npz", "W_enc", header, b"")
+    assert _reason(tmp_path) == "bad_header"
+
+
+def test_npz_with_one_byte_changed(copied: Golden) -> None:
+    """zlib has an error of its own, and LZMA may ask for gigabytes."""
+    file = next(copied("gemma_scope_1_npz").rglob("params.npz"))
+    with np.load(file) as arrays:
+        kept = dict(arrays)
+    np.savez_compressed(file, **kept)
+    whole, right = file.read_bytes(), sae.load(file.parent).fingerprint
+    for at in range(40, len(whole), len(whole) // 150):
+        file.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        with suppress(SAELoadError):
+            assert sae.load(file.parent).fingerprint == right
+    with zipfile.ZipFile(io.BytesIO(whole)) as source, zipfile.ZipFile(file, "w", zipfile.ZIP_LZMA) as target:
+        for member in source.namelist():
+            target.writestr(member, source.read(member))
+    assert _reason(file.parent) == "bad_header"
+
+
 def test_npz_bomb(tmp_path: Path) -> None:
     """4 GB of zeros in 4 MB are an honest archive; that an array is refused before it is inflated is what counts."""
     header = "{'descr': '<f4', 'fortran_order': False, 'shape': (16777216,), }"
