@@ -111,6 +111,30 @@ def test_llama_scope(copied: Golden) -> None:
     assert _reason(folder) == "unknown_architecture"
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"hook_point_out": "blocks.5.hook_mlp_out"}, "unknown_architecture"),  # a transcoder has two factors
+        ({"apply_decoder_bias_to_pre_encoder": True}, "unknown_architecture"),
+        ({"use_glu_encoder": True}, "unknown_architecture"),
+        ({"norm_activation": "inference"}, "unknown_normalisation"),  # its factor is in the weights already
+        ({"jump_relu_threshold": 1e300}, "not_finite"),
+        ({"d_model": 10**400}, "bad_config"),
+    ],
+    ids=str,
+)
+def test_llama_scope_that_would_be_misread(copied: Golden, changes: dict[str, Any], reason: str) -> None:
+    folder = copied("llama_scope")
+    _edit_json(folder / "hyperparams.json", **changes)
+    assert _reason(folder) == reason
+
+
+def test_a_k_beyond_any_float(copied: Golden) -> None:
+    folder = copied("sparsify_groupmax")
+    _edit_json(folder / "cfg.json", k=10**400)
+    assert _reason(folder, k=12) == "k_conflict"
+
+
 def _npz(path: Path, **changes: Any) -> None:
     arrays = {name: array for name, array in (dict(np.load(path)) | changes).items() if array is not None}
     np.savez(path, **arrays)

@@ -16,7 +16,8 @@ def agreed(root: Path, name: str, given: _N | None, stated: _N | None) -> _N | N
     """What the caller gave or the files state; where both do, they must agree."""
     if given is None or stated is None:
         return stated if given is None else given
-    if not isclose(given, stated, rel_tol=1e-6):
+    agree = given == stated if isinstance(stated, int) else isclose(given, stated, rel_tol=1e-6)
+    if not agree:
         raise SAELoadError(f"{name}_conflict", str(root), f"{name}={stated} as its files say", f"{name}={given}")
     return stated
 

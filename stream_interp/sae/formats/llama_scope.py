@@ -23,7 +23,7 @@ from stream_interp.sae.tensors import LazyTensor, renamed
 
 CONFIG_FILE, WEIGHTS_FILE = "hyperparams.json", "checkpoints/final.safetensors"
 _NAMES = {"encoder.weight": "W_enc", "encoder.bias": "b_enc", "decoder.weight": "W_dec", "decoder.bias": "b_dec"}
-_Width = Annotated[int, Meta(ge=1)]
+_Width = Annotated[int, Meta(ge=1, le=1 << 40)]
 
 
 class _AverageNorm(Struct, frozen=True):
@@ -36,7 +36,11 @@ class _Config(Struct, frozen=True):
     jump_relu_threshold: float
     dataset_average_activation_norm: _AverageNorm = _AverageNorm()
     hook_point_in: str | None = None
+    hook_point_out: str | None = None
     act_fn: str = "jumprelu"
+    norm_activation: str = "dataset-wise"
+    apply_decoder_bias_to_pre_encoder: bool = False
+    use_glu_encoder: bool = False
 
 
 def _detect(root: Path) -> bool:
@@ -48,6 +52,7 @@ def _read(root: Path, hints: Hints) -> Checkpoint:
     cfg = read_json(path, _Config)
     if cfg.act_fn != "jumprelu":
         raise SAELoadError("unknown_architecture", str(path), "act_fn jumprelu", repr(cfg.act_fn))
+    _require_what_is_read(path, cfg)
     refuse_k(root, hints, "jumprelu")
     scale = _scale(root, cfg, hints)
     config = SAEConfig(
@@ -67,11 +72,27 @@ def _read(root: Path, hints: Hints) -> Checkpoint:
     sizes = Sizes(cfg.d_model, cfg.d_sae, cfg.d_model)
     tensors = turned(stored, sizes, W_enc_transposed=True, W_dec_transposed=True)
     threshold = cfg.jump_relu_threshold * scale
+    if not abs(threshold) <= torch.finfo(torch.float32).max:
+        raise SAELoadError("not_finite", str(path), "jump_relu_threshold within float32", f"{threshold}")
     tensors["threshold"] = LazyTensor.made((cfg.d_sae,), torch.float32, lambda: torch.full((cfg.d_sae,), threshold))
     return Checkpoint(root, config, tensors)
 
 
 FAMILY = Family("llama_scope", _detect, _read)
+
+
+def _require_what_is_read(path: Path, cfg: _Config) -> None:
+    """Its trainer can do more than SAELens reads, which ignores these fields."""
+    if cfg.norm_activation != "dataset-wise":  # "inference" has its factor in the weights already
+        raise SAELoadError(
+            "unknown_normalisation", str(path), "norm_activation dataset-wise", repr(cfg.norm_activation)
+        )
+    if cfg.use_glu_encoder or cfg.apply_decoder_bias_to_pre_encoder:
+        found = "use_glu_encoder" if cfg.use_glu_encoder else "apply_decoder_bias_to_pre_encoder"
+        raise SAELoadError("unknown_architecture", str(path), "an encoder without gate and centring", found)
+    if cfg.hook_point_out not in {None, cfg.hook_point_in}:  # a transcoder's output has a factor of its own
+        expected = "an SAE, whose hook_point_out is its hook_point_in"
+        raise SAELoadError("unknown_architecture", str(path), expected, f"{cfg.hook_point_in} to {cfg.hook_point_out}")
 
 
 def _scale(root: Path, cfg: _Config, hints: Hints) -> float:
