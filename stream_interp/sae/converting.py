@@ -47,6 +47,7 @@ def convert(
     try:
         checkpoint = find_family(source, family, pickled=True).read(source, Hints(k, activation_scale))
         check_shapes(checkpoint)
+        _require_sae_proper(checkpoint)
         parameters = {name: _read(checkpoint, name) for name in shapes(checkpoint.config)}
     except OSError as error:
         raise SAELoadError("unreadable", str(source), "files that can be read", str(error)) from error
@@ -56,6 +57,13 @@ def convert(
         fingerprint.begin(name, checkpoint.tensors[name])
         fingerprint.rows([parameters[name]])
     return fingerprint.hexdigest()
+
+
+def _require_sae_proper(checkpoint: Checkpoint) -> None:
+    config = checkpoint.config
+    if config.d_in != config.d_out:  # no pickled family has transcoders
+        expected = f"b_dec [{config.d_in}], as long as the input is wide"
+        raise SAELoadError("wrong_shape", str(checkpoint.path), expected, f"[{config.d_out}]")
 
 
 def _read(checkpoint: Checkpoint, name: str) -> torch.Tensor:

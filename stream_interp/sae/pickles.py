@@ -45,8 +45,9 @@ def tensors_of(path: Path, loaded: dict[str, object]) -> dict[str, LazyTensor]:
     for name, value in loaded.items():
         if not isinstance(value, torch.Tensor) or value.dtype not in _DTYPES:
             continue
-        if value.layout != torch.strided or value.numel() * value.itemsize > file_bytes:
+        if value.layout != torch.strided or value.is_meta or value.numel() * value.itemsize > file_bytes:
             expected = f"{name} inside a file of {file_bytes} bytes"
-            raise SAELoadError("bad_header", str(path), expected, f"{list(value.shape)} {value.dtype} {value.layout}")
+            unlike = f"{list(value.shape)} {value.dtype} {value.layout} on {value.device}"
+            raise SAELoadError("bad_header", str(path), expected, unlike)
         found[name] = LazyTensor.made(tuple(value.shape), value.dtype, value.detach)
     return found

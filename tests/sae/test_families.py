@@ -266,6 +266,36 @@ def test_dictionary_learning(copied: Golden, tmp_path: Path) -> None:
     assert _converted(folder, out) == "missing_file"
 
 
+def test_a_pickled_k_that_the_config_denies(copied: Golden, tmp_path: Path) -> None:
+    folder = copied("dictionary_learning_autoencodertopk")
+    _edit_json(folder / "config.json", trainer={"dict_class": "AutoEncoderTopK", "k": 8})
+    assert _converted(folder, tmp_path / "out") == "k_conflict"
+
+
+@pytest.mark.parametrize("normed", [True, False])
+def test_decoder_rows_are_normed_in_float32_or_left_alone(copied: Golden, tmp_path: Path, normed: bool) -> None:
+    folder = copied("dictionary_learning_autoencoder")
+    state = {name: tensor.bfloat16() for name, tensor in torch.load(folder / "ae.pt", weights_only=True).items()}
+    if normed:
+        state = {name: tensor.float() for name, tensor in state.items()}
+        state["decoder.weight"] /= state["decoder.weight"].norm(dim=0)
+    torch.save(state, folder / "ae.pt")
+    sae.convert(folder, tmp_path / "out")
+    written = load_file(tmp_path / "out/sae_weights.safetensors")
+    assert written["W_dec"].norm(dim=1) == pytest.approx(1.0, abs=1e-6)
+    if normed:
+        assert torch.equal(written["W_dec"], state["decoder.weight"].T)
+        assert torch.equal(written["W_enc"], state["encoder.weight"].T)
+
+
+def test_pickled_tensors_that_could_not_be_written(copied: Golden, tmp_path: Path) -> None:
+    file = copied("qwen_scope")
+    _save_pt(file, b_enc=torch.empty(96, device="meta"))
+    assert _converted(file, tmp_path / "meta", k=11) == "bad_header"
+    _save_pt(file, b_enc=torch.zeros(96), W_dec=torch.zeros(25, 96), b_dec=torch.zeros(25))
+    assert _converted(file, tmp_path / "wide", k=11) == "wrong_shape"
+
+
 def test_openai(copied: Golden, tmp_path: Path) -> None:
     path, out = copied("openai_topk"), tmp_path / "out"
     assert _converted(path, out, k=14) == "k_conflict"

@@ -74,7 +74,8 @@ def _read(root: Path, hints: Hints) -> Checkpoint:
         )
     kind = _CLASSES[trainer.dict_class]
     path = root / WEIGHTS_FILE
-    stored = tensors_of(path, open_pickle(path))
+    loaded = open_pickle(path)
+    stored = tensors_of(path, loaded)
     if kind.architecture == "topk":
         stored.pop("threshold", None)  # kept for a way of encoding that is not its default
     tensors = renamed(path, stored, kind.names)
@@ -88,7 +89,7 @@ def _read(root: Path, hints: Hints) -> Checkpoint:
         family=FAMILY.name,
         architecture=kind.architecture,
         **sizes._asdict(),
-        k=_k(root, kind, trainer, hints),
+        k=_k(root, kind, agreed(root, "k", trainer.k, _stored_k(loaded)), hints),
         centred=kind.centred,
         model_name=trainer.lm_name,
         hook_name=trainer.submodule_name,
@@ -99,9 +100,16 @@ def _read(root: Path, hints: Hints) -> Checkpoint:
 FAMILY = Family("dictionary_learning", _detect, _read, convertible=True)
 
 
-def _k(root: Path, kind: _Class, trainer: _Trainer, hints: Hints) -> int | None:
+def _stored_k(loaded: dict[str, object]) -> int | None:
+    stored = loaded.get("k")  # of all TopK classes; the tool refuses a config that says otherwise
+    if not isinstance(stored, torch.Tensor) or stored.shape != () or stored.is_meta:
+        return None
+    return int(stored) if stored.dtype in {torch.int32, torch.int64} else None
+
+
+def _k(root: Path, kind: _Class, stated: int | None, hints: Hints) -> int | None:
     if kind.architecture == "topk":
-        return agreed(root, "k", hints.k, trainer.k)
+        return agreed(root, "k", hints.k, stated)
     refuse_k(root, hints, kind.architecture)
     return None
 
@@ -118,22 +126,28 @@ def _one_threshold(path: Path, tensors: dict[str, LazyTensor], d_sae: int) -> La
 
 
 def _with_unit_decoder(tensors: dict[str, LazyTensor]) -> dict[str, LazyTensor]:
-    """The same function, with decoder rows of norm 1: acts are told in these units."""
+    """The same function, with decoder rows of norm 1: acts are told in these units.
+
+    In float32 or better, as the tool computes it; rows that it takes for normed already stay as they are.
+    """
     if any(len(tensors[name].shape) != rank for name, rank in (("W_dec", 2), ("b_enc", 1)) if name in tensors):
         return tensors  # for check_shapes to refuse
     W_enc, b_enc, W_dec = tensors["W_enc"], tensors["b_enc"], tensors.get("W_dec")
     if W_dec is None or W_dec.shape != W_enc.shape[::-1]:
         return tensors
+    dtype = torch.promote_types(W_dec.dtype, torch.float32)
 
     def norms() -> torch.Tensor:
         return W_dec.read().double().square().sum(dim=1).sqrt()
 
     def times_norms(tensor: LazyTensor) -> LazyTensor:
-        return LazyTensor.made(tensor.shape, tensor.dtype, lambda: (tensor.read().double() * norms()).to(tensor.dtype))
+        return LazyTensor.made(tensor.shape, dtype, lambda: (tensor.read().double() * norms()).to(dtype))
 
     def unit_rows() -> torch.Tensor:
         rows = norms()[:, None]
-        return (W_dec.read().double() / rows.where(rows > 0, 1.0)).to(W_dec.dtype)
+        return (W_dec.read().double() / rows.where(rows > 0, 1.0)).to(dtype)
 
-    unit = LazyTensor.made(W_dec.shape, W_dec.dtype, unit_rows)
+    if torch.allclose(norms(), torch.ones((), dtype=torch.float64)):
+        return tensors
+    unit = LazyTensor.made(W_dec.shape, dtype, unit_rows)
     return tensors | {"W_enc": times_norms(W_enc), "b_enc": times_norms(b_enc), "W_dec": unit}
