@@ -1,7 +1,7 @@
 """A planted request id is looked for in all that the real pipeline writes: topics, offsets, Redis, logs, metrics.
 
 Three hooks of one model run beside each other: `examples` off, hashed and plain. Only `interp.activations` may hold an
-id, and `interp.examples` those of the hook in plain.
+id, `interp.dlq` that of a record that could not be counted, and `interp.examples` those of the hook in plain.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tests.integration.world import D_IN, MODEL, CommandLine, write_activations,
 KEY = "a key that nobody guesses"
 MODES = ("off", "hashed", "plain")
 NULL, SHIFTED = 160, 120
-INCOMPLETE = "open"
+INCOMPLETE, BROKEN = "open", "broken"
 
 
 def needle(mode: str) -> str:
@@ -89,6 +89,7 @@ def run_until_critical(command: CommandLine) -> bytes:
             command.ok("produce", "--from", folder / "null.safetensors", *words)
             command.ok("produce", "--from", folder / "null.safetensors", "--limit", "5", *words)
         produce_incomplete(command)
+        produce_broken(command)
         command.wait_for(lambda s: counted(s) >= len(MODES) * NULL)
     with command.process("run", "--http", address):
         for mode in MODES:
@@ -130,6 +131,24 @@ def produce_incomplete(command: CommandLine) -> None:
         envelope = encode_snapshot(snapshot, 0)
         sender.produce(kafka.topic_prefix + "interp.activations", envelope.value, envelope.key,
                        headers=list(envelope.headers))  # fmt: skip
+    assert sender.flush(30) == 0
+
+
+def produce_broken(command: CommandLine) -> None:
+    """A hook's records that cannot be counted, each with the id where its reason could quote it."""
+    kafka = kafka_of(command)
+    sender = producer(producer_config(kafka))
+    for mode in MODES:
+        name = f"{needle(mode)}-{BROKEN}"
+        envelope = encode_snapshot(
+            Snapshot(model_id=MODEL, hook_name=mode, request_id=name, chunks=1, request_tokens=2,
+                     acts=np.full((2, D_IN), np.nan, np.float32), acts_dtype="float32"), 0,
+        )  # fmt: skip
+        sends = [(envelope.key, {}), (f"other-{name}".encode(), {}), (envelope.key, {"ce_requestid": f"{name}\x1b"})]
+        sends += [(envelope.key, {header: name}) for header in ("ce_chunk", "ce_type", "content-type")]
+        for key, changed in sends:
+            headers = [*(dict(envelope.headers) | changed).items()]
+            sender.produce(kafka.topic_prefix + "interp.activations", envelope.value, key, headers=headers)
     assert sender.flush(30) == 0
 
 
@@ -191,11 +210,11 @@ def test_a_planted_id_is_nowhere_but_where_it_may_be(command: CommandLine) -> No
     written = {name for name, content in topics.items() if content}
     assert written >= {
         "interp.activations", "interp.windows", "interp.cuts", "interp.alerts", "interp.alert-state", "interp.status",
-        "interp.state", "interp.control", "interp.heartbeat", "interp.examples",
+        "interp.state", "interp.control", "interp.heartbeat", "interp.examples", "interp.dlq",
     }  # fmt: skip
     assert all(elsewhere.values())
     assert b'"open"' in elsewhere["committed offsets"]  # the incomplete requests are known there, by their hashes
-    may_hold = {mode: {"interp.activations"} for mode in MODES}
+    may_hold = {mode: {"interp.activations", "interp.dlq"} for mode in MODES}
     may_hold["plain"].add("interp.examples")
     for mode in MODES:
         assert {name for name, content in (topics | elsewhere).items() if holds(content, mode)} == may_hold[mode], mode
