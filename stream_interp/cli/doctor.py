@@ -38,7 +38,7 @@ def doctor(
     redis_url: RedisOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Addresses, topics, SAEs, memory, labels, sinks, versions. Exit 5: a server is silent, 1: anything else."""
+    """Addresses, topics, SAEs, memory, labels, keys, sinks, versions. Exit 5: a server is silent, 1: anything else."""
     settings = load_settings(config, flags(sets, bootstrap=bootstrap, redis_url=redis_url))
     notice("checking Kafka, Redis, SAEs and sinks …")
     checks = examine(settings)
@@ -58,6 +58,7 @@ def examine(settings: Settings) -> list[Check]:
         *_attempt("redis", partial(_redis, settings.redis)),
         *_saes(settings),
         *_labels(settings),
+        *_examples(settings),
         *_attempt("routes", partial(_routes, settings.notify)),
         *(check for sink in settings.notify.sinks for check in _attempt("sink", partial(_sink, sink))),
     ]
@@ -127,6 +128,18 @@ def _label_file(path: str) -> list[Check]:
     labels = read_labels(path)
     detail = f"{path}: {len(labels.texts):,} features of SAE {labels.fingerprint[:16]}"
     return [Check(name="labels", state="ok", detail=detail)]
+
+
+def _examples(settings: Settings) -> list[Check]:
+    hashed = any(site.examples == "hashed" for site in settings.sites)
+    return _attempt("examples", partial(_example_key, settings.examples.key_file)) if hashed else []
+
+
+def _example_key(path: str) -> list[Check]:
+    from stream_interp.encode.sites import read_example_key
+
+    read_example_key(path)
+    return [Check(name="examples", state="ok", detail=f"{path}: request ids are hashed with the key in it")]
 
 
 def _routes(notify: NotifySettings) -> list[Check]:

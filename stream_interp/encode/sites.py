@@ -56,11 +56,12 @@ def _example_rules(settings: Settings) -> dict[str, ExampleRule | None]:
     features, turns = settings.examples.features, Turns()
     rules: dict[str, ExampleRule | None] = {"off": None, "plain": ExampleRule(features, None, turns)}
     if any(site.examples == "hashed" for site in settings.sites):
-        rules["hashed"] = ExampleRule(features, _key(settings.examples.key_file), turns)
+        rules["hashed"] = ExampleRule(features, read_example_key(settings.examples.key_file), turns)
     return rules
 
 
-def _key(path: str) -> bytes:
+def read_example_key(path: str) -> bytes:
+    """The HMAC key of `sites.examples = "hashed"`. Raises UsageError: none, or one that can be guessed."""
     found = read_secret(path, "examples.key_file") if path else ""
     if len(found) < MIN_KEY_CHARS:
         raise UsageError(

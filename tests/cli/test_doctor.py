@@ -8,7 +8,7 @@ import pytest
 
 from stream_interp.cli import doctor
 from stream_interp.cli.doctor import Check, examine
-from stream_interp.settings import NotifySettings, RouteSettings, Settings, SinkSettings, SiteSettings
+from stream_interp.settings import ExampleSettings, NotifySettings, RouteSettings, Settings, SinkSettings, SiteSettings
 from tests.integration.world import CommandLine
 
 
@@ -69,3 +69,23 @@ def test_sinks_routes_and_label_files_are_looked_at(tmp_path: Path) -> None:
 def test_without_sinks_it_says_that_nobody_is_told() -> None:
     [check] = _found(Settings())["sink"]
     assert (check.state, check.detail) == ("skipped", "notify.sinks is empty: nobody is told of incidents")
+
+
+@pytest.mark.usefixtures("nowhere")
+def test_the_key_of_hashed_examples_is_looked_at(tmp_path: Path) -> None:
+    def check(content: str | None) -> Check:
+        key = tmp_path / "key"
+        key.unlink(missing_ok=True)
+        if content is not None:
+            key.write_text(content)
+        given = ExampleSettings(key_file=str(key))
+        [found] = _found(Settings(sites=[SiteSettings(examples="hashed")], examples=given))["examples"]
+        return found
+
+    for content, said in ((None, "cannot read the secret file"), ("short\n", "needs at least 16")):
+        assert (check(content).state, check(content).exit_code) == ("failed", 1)
+        assert said in check(content).detail
+    good = check("0123456789abcdef\n")
+    assert good.state == "ok"
+    assert "0123456789abcdef" not in good.detail
+    assert "examples" not in _found(Settings(sites=[SiteSettings(examples="plain")]))
