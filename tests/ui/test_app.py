@@ -183,6 +183,17 @@ def test_hostile_text_is_inert_and_cut_on_every_page(hostile_page: tuple[str, li
         assert (code, headers["content-type"]) == (200, "application/json")
 
 
+def test_where_features_have_no_label_the_pages_that_list_them_say_why() -> None:
+    model, of, why = Model(), lane(), "labels.json is for SAE ffffffffffff, this lane has 3b7e1c04d2aa"
+    told = story(of, 1, opened_at_ms=NOW_MS - 60_000, resolved=False, features=[drift(1, 0.1, 0.4)])
+    feed(model, "interp.alerts", *map(encode_alert, told))
+    feed(model, "interp.status", encode_status(status(of, "critical", incident=card(told[-1]), labels=why)))
+    site = Site(StillSource(model, FeedState(True, "")), 15_000, now_ms=lambda: NOW_MS)
+    with serving(make_app(site), "127.0.0.1", 0) as url:
+        for path in (f"/lanes/{of.lane_id}", f"/incidents/{told[0].incident_id}"):
+            assert f"Features without labels: {why}" in ask(url, path)[2], path
+
+
 def test_what_a_page_is_asked_is_inert_too(big_page: str) -> None:
     body = ask(big_page, "/?q=" + quote('"><script>alert(1)</script>') + "&page=" + "9" * 400)[2]
     assert "<script>alert" not in body
