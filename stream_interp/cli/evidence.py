@@ -42,9 +42,11 @@ def pack(
     from stream_interp.cli.finding import find_incident
     from stream_interp.evidence.collect import collect
     from stream_interp.evidence.make import make_pack
+    from stream_interp.evidence.seal import require_free
     from stream_interp.kafka.latest import read_latest
     from stream_interp.records.alert import AlertState
 
+    require_free(out)  # before all the windows are read
     kafka = load_settings(config, flags(sets, bootstrap=bootstrap)).kafka
     signed = signature(author, reason, required=False)
     states = read_latest(kafka, "interp.alert-state", AlertState)
@@ -92,13 +94,15 @@ def verify(
         "schema_version": 1, "incident_id": manifest.incident_id, "root_sha256": root, "files": len(manifest.files),
         "published": None,
     }  # fmt: skip
+    what = f"incident {manifest.incident_id}, {len(manifest.files)} files, root hash {root}"
     if offline:
         warn("the folder agrees with itself; whether it is the pack that was made, only interp.control can tell")
+        notice(what)
     else:
         kafka = load_settings(config, flags(sets, bootstrap=bootstrap)).kafka
         signed = require_published(kafka, manifest, root).manifest
         report["published"] = {"at_ms": signed.version, "author": signed.author, "reason": signed.reason}
-        notice(f"unchanged: {len(manifest.files)} files, root hash {root}")
+        notice(f"unchanged: {what}")
         notice(f"published {rfc3339(signed.version)} by {signed.author or 'unknown'} (as claimed)")
     if json:
         emit_json(report)

@@ -31,6 +31,16 @@ CAUSES = {
 HEALTH = (("explained_variance", "explained variance"), ("l0", "features a token (L0)"), ("norm", "mean norm"))
 
 
+class Event(NamedTuple):
+    """What was told, or what somebody said or asked; `event_id` of transitions only."""
+
+    at_ms: int
+    what: str
+    author: str
+    event_id: str
+    reason: str
+
+
 class Row(NamedTuple):
     """A feature's part, strongest evidence first."""
 
@@ -58,7 +68,7 @@ def render(story: Story, card: Card, path: Sequence[Point], differences: Sequenc
         story=story, card=card, last=story.transitions[-1] if story.transitions else None, strongest=strongest,
         rows=[_row(f) for f in strongest.features] if strongest else [], cause=CAUSES, when=_when, log10=_log10,
         evidence_chart=_evidence_chart(path, story.transitions), health_charts=_health_charts(path),
-        coverage=_coverage(story), differences=differences, windows=len(path),
+        coverage=_coverage(story), events=_events(story), differences=differences, windows=len(path),
     )  # fmt: skip
 
 
@@ -105,6 +115,18 @@ def _health_charts(path: Sequence[Point]) -> list[Chart]:
             level = getattr(path[-1].health, f"{name}_baseline")
             found.append(chart(title, {"now": values}, level=level))
     return found
+
+
+def _events(story: Story) -> list[Event]:
+    """In order of time, as each has it: people's clocks are not DETECT's."""
+    told = [Event(t.at_ms, f"{t.transition}, {t.severity}", "detect", t.event_id, t.note) for t in story.transitions]
+    said = [Event(a.at_ms, a.kind, a.author, "", a.reason) for a in story.annotations]
+    asked = [
+        Event(o.manifest.version, f"{o.manifest.kind} asked", o.manifest.author, "", o.manifest.reason)
+        for o in story.orders
+        if o.manifest.kind in ("resolve", "relearn")
+    ]
+    return sorted((*told, *said, *asked), key=lambda event: event.at_ms)
 
 
 def _coverage(story: Story) -> dict[str, int]:

@@ -48,16 +48,24 @@ def seal(folder: Path, incident_id: str, lane: Lane, files: Iterable[tuple[str, 
     """Writes the files and the manifest into a new or empty folder; returns the root hash.
 
     Raises:
-        UsageError: there is something in the folder.
+        UsageError: there is something in the folder, or it is none.
         OSError: the disk does not take it.
     """
+    require_free(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()):
-        raise UsageError(f"{folder} is not empty; name a folder that does not exist yet")
     written = {name: _write(folder / name, parts) for name, parts in files}
     manifest = canonical(PackManifest(incident_id=incident_id, lane=lane, files=written))
     _write(folder / MANIFEST, [manifest])
     return sha256(manifest)
+
+
+def require_free(folder: Path) -> None:
+    """Raises UsageError unless a pack can be made there; it makes nothing."""
+    above = next(path for path in (folder, *folder.parents) if path.exists() or path.is_symlink())
+    if not above.is_dir():
+        raise UsageError(f"{above} is no folder; name a folder that does not exist yet")
+    if above == folder and any(folder.iterdir()):
+        raise UsageError(f"{folder} is not empty; name a folder that does not exist yet")
 
 
 def check(folder: Path) -> tuple[PackManifest, str]:

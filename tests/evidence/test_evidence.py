@@ -128,6 +128,8 @@ def test_a_pack_after_fifty_checkpoints_and_a_crash(bench: Bench, capsys: pytest
 
     assert cli(bench, "evidence", incident[:10], "--out", folder, "--author", "ann", "--reason", "audit") == 0
     capsys.readouterr()
+    assert cli(bench, "evidence", "verify", folder) == 0  # of which incident: an honest pack of another is no answer
+    assert f"unchanged: incident {incident}" in " ".join(capsys.readouterr().err.split())
     assert cli(bench, "evidence", "verify", folder, "--json") == 0
     published = json.loads(capsys.readouterr().out)["published"]
     assert (published["author"], published["reason"]) == ("ann", "audit")
@@ -148,7 +150,7 @@ def test_a_pack_after_fifty_checkpoints_and_a_crash(bench: Bench, capsys: pytest
     manifest = json.loads((folder / "manifest.json").read_bytes())
     _reseal(folder, manifest)
     assert main(["evidence", "verify", str(folder), "--offline"]) == 0
-    capsys.readouterr()
+    assert f"incident {incident}, " in " ".join(capsys.readouterr().err.split())
     assert cli(bench, "evidence", "verify", folder) == 6
     assert "not the one that was published" in " ".join(capsys.readouterr().err.split())
 

@@ -6,10 +6,12 @@ import json
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from stream_interp.errors import IntegrityError, UsageError
 from stream_interp.evidence import seal as seal_module
@@ -177,6 +179,9 @@ def test_no_pack_is_no_edited_pack(tmp_path: Path) -> None:
     (tmp_path / "used" / "x").write_text("x")
     with pytest.raises(UsageError, match="not empty"):
         packed(STORY, tmp_path / "used")
+    for folder in (tmp_path / "used" / "x", tmp_path / "used" / "x" / "pack"):
+        with pytest.raises(UsageError, match=r"used/x is no folder; name a folder"):
+            packed(STORY, folder)
 
 
 def test_a_resealed_pack_with_other_contents_is_refused_by_its_own_parts(folder: Path) -> None:
@@ -209,6 +214,16 @@ def test_the_report_reads_without_scripts_or_network(folder: Path) -> None:
     assert "ann" in page
     assert "bob" in page
     assert len(page) < 200_000
+
+
+def test_the_report_tells_what_happened_in_order_of_time() -> None:
+    first, last = STORY.transitions[0], STORY.transitions[-1]
+    between = [structs.replace(a, at_ms=(first.at_ms + last.at_ms) // 2) for a in STORY.annotations]
+    story = replace(STORY, annotations=tuple(between))
+    page = render(story, card_of(story, 1, VERSIONS), [], [])
+    told = page[page.index("Transitions and what people did") :]
+    places = [told.index(what) for what in ("resolve asked", first.event_id, "<td>ann</td>", last.event_id)]
+    assert places == sorted(places)  # the order of 1970 is the oldest
 
 
 def test_hostile_names_are_shown_inert(tmp_path: Path) -> None:
