@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from stream_interp.errors import StreamInterpError
 
 INTERRUPTED = 130
+_MAX_CHARS = 1_000  # of one logged line
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -22,6 +23,8 @@ def main(args: Sequence[str] | None = None) -> int:
     _open_missing_streams()
     words = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in words or os.environ.get("STREAM_INTERP_DEBUG", "0") not in {"", "0"}
+    if not debug:
+        logging.lastResort = _Lines(logging.WARNING)
     try:
         return _run([word for word in words if word != "--debug"])
     except BrokenPipeError:
@@ -34,6 +37,20 @@ def main(args: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         return _tell(error)
+
+
+class _Lines(logging.Handler):
+    """What is logged while a command runs that sets up no logs of its own: a line each, inert, without tracebacks."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from stream_interp.cli.output import warn
+        from stream_interp.records.text import inert
+
+        try:
+            error = record.exc_info[1] if record.exc_info else None
+            warn(inert(record.getMessage() + (f": {error}" if error else ""), _MAX_CHARS))
+        except Exception:  # whoever logs must go on
+            self.handleError(record)
 
 
 def _open_missing_streams() -> None:

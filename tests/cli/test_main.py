@@ -180,3 +180,30 @@ def test_no_colour_where_it_is_not_wanted(tmp_path: Path) -> None:
     done = _run("nothing", cwd=tmp_path, NO_COLOR="1", FORCE_COLOR="1", TERM="xterm-256color")
     assert done.returncode == 2
     assert "\x1b[3" not in done.stderr
+
+
+def test_what_is_logged_on_the_way_is_one_inert_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In a process of its own: pytest hears logs before anybody else."""
+    script = (
+        "import logging\n"
+        "from stream_interp import cli\n"
+        "from stream_interp.cli import main\n"
+        "def run(words):\n"
+        "    try:\n"
+        "        raise ValueError('\\x1b[31mred\\nsecond' + 'y' * 10_240)\n"
+        "    except ValueError:\n"
+        "        logging.getLogger('stream_interp.detect').warning('record 4/2 cannot be used', exc_info=True)\n"
+        "    return 0\n"
+        "cli._run = run\n"
+        "raise SystemExit(main(['replay', *__import__('sys').argv[1:]]))\n"
+    )
+
+    def said(*words: str) -> str:
+        done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0
+        return done.stderr
+
+    [line] = said().splitlines()
+    assert line.startswith("warning: record 4/2 cannot be used: \ufffd[31mred secondyyy")
+    assert len(line) < 1_100
+    assert "Traceback" in said("--debug")
