@@ -57,6 +57,13 @@ def test_what_may_be_personal_is_kept_for_hours(name: str):
     assert int(TOPIC[f"interp.{name}"].config["retention.ms"]) <= 24 * 3600 * 1000
 
 
+def test_examples_go_with_the_requests_they_name():
+    examples, activations = (TOPIC[f"interp.{name}"].config for name in ("examples", "activations"))
+    assert {k: examples[k] for k in ("retention.ms", "segment.ms")} == {
+        k: activations[k] for k in ("retention.ms", "segment.ms")
+    }
+
+
 @pytest.mark.parametrize("name", ["windows", "control"])
 def test_what_is_judged_by_its_time_carries_the_brokers_clock(name: str):
     assert TOPIC[f"interp.{name}"].config["message.timestamp.type"] == "LogAppendTime"
