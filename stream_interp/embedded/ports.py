@@ -32,5 +32,5 @@ def require_free(port: int) -> None:
         except OSError as error:
             raise UsageError(
                 f"port {port} of {HOST}: found it taken ({error.strerror}), expected it free. "
-                "Stop the process that listens there, or choose another port."
+                "Stop the process that listens there, or choose another with `dev --kafka-port N` or `--redis-port N`."
             ) from error
