@@ -1,4 +1,4 @@
-"""Every command of the README parses: the tour is followed word by word."""
+"""Every command of the README parses; `tests/integration/test_tour.py` runs those of the tour."""
 
 import re
 from pathlib import Path
