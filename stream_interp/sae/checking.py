@@ -101,7 +101,7 @@ def _measure(
         fired += (acts != 0).sum(0)
         norm_sum += float(x[usual].double().norm(dim=1).sum())
         target = x if y is None else y
-        if target.shape[1] == sae.config.d_out:
+        if (y is not None or not sae.config.transcodes) and target.shape[1] == sae.config.d_out:
             error = target.double() - reconstruct(x, acts).cpu().double()
             every.add(target, error)
             ordinary.add(target[usual], error[usual])
@@ -171,7 +171,7 @@ def _misreadings(sae: SAE, scale: float) -> Iterator[tuple[str, _Encode, _Recons
             "without subtracting b_dec from the input" if sae.config.centred else "with b_dec subtracted from the input"
         )
         yield name, other.encode, other.reconstruct_from
-    if canonical.threshold.any():
+    if canonical.magnitude is None and canonical.threshold.any():
         other = replace(sae, canonical=replace(canonical, threshold=torch.zeros_like(canonical.threshold)))
         yield "with its threshold ignored", other.encode, other.reconstruct_from
     if canonical.normalisation == "none" and sae.d_in == sae.config.d_out and canonical.W_skip is None:

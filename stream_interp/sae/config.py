@@ -37,6 +37,7 @@ class SAEConfig(Struct, frozen=True, kw_only=True):
     centred: bool
     normalisation: Normalisation = "none"
     activation_scale: float = 1.0  # x' = activation_scale·x; only with expected_average_only_in
+    transcodes: bool = False  # its output is to be another hook's, which only activations of both can judge
     skip: bool = False
     rescaled_by_decoder_norm: bool = False  # p is multiplied by ‖W_dec row‖, decoding divides by it
     model_name: str | None = None

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from stream_interp.errors import UsageError
-from stream_interp.sae.activation import keep_above, keep_above_each, keep_group_max, keep_top_k
+from stream_interp.sae.activation import keep_above, keep_above_each, keep_gated, keep_group_max, keep_top_k
 from stream_interp.sae.canonical import Canonical
 from stream_interp.sae.config import SAEConfig
 from stream_interp.sae.decoding import decode_sparse
@@ -94,6 +94,9 @@ class SAE:
     def _activate(self) -> Callable[[torch.Tensor], torch.Tensor]:
         if self.canonical.k is not None:
             return partial(keep_group_max if self.canonical.grouped else keep_top_k, k=self.canonical.k)
+        if self.canonical.magnitude is not None:
+            gain, offset = self.canonical.magnitude
+            return partial(keep_gated, threshold=self.canonical.threshold, gain=gain, offset=offset)
         low, high = torch.aminmax(self.canonical.threshold)
         if low == high:
             return partial(keep_above, threshold=float(low))

@@ -35,7 +35,6 @@ class _Folding:
         expected = shapes(self._config)
         self._vectors = {name: self._vector(name) for name, shape in expected.items() if len(shape) == 1}
         self._norms = _row_norms(checkpoint.tensors["W_dec"]) if self._config.rescaled_by_decoder_norm else None
-        self._gain = self._vectors["r_mag"].exp() if self._config.architecture == "gated" else self._norms
 
     def run(self) -> tuple[str, Canonical]:
         config, scale = self._config, self._config.activation_scale
@@ -51,15 +50,15 @@ class _Folding:
                 placed[name] = self._matrix(name, tensor, folds[name], shift.add if shift and name == "W_enc" else None)
         b_enc, threshold = self._biases()
         if shift is not None:
-            b_enc = b_enc - (shift.total if self._gain is None else shift.total * self._gain)
+            b_enc = b_enc - (shift.total if self._norms is None else shift.total * self._norms)
         canonical = Canonical(
             W_enc=placed["W_enc"],
             b_enc=self._placed("b_enc", b_enc.to(self._dtype)),
-            # relu(p) where p > t <= 0 is p where p > 0
-            threshold=self._placed("threshold", threshold.clamp_min(0).to(self._dtype)),
+            threshold=self._placed("threshold", threshold.to(self._dtype)),
             W_dec=placed["W_dec"],
             b_dec=self._placed("b_dec", (self._vectors["b_dec"] / scale).to(self._dtype)),
             W_skip=placed.get("W_skip"),
+            magnitude=self._magnitude(),
             k=config.k if config.architecture in {"topk", "groupmax"} else None,
             grouped=config.architecture == "groupmax",
             normalisation=config.normalisation,
@@ -74,19 +73,29 @@ class _Folding:
     def _biases(self) -> tuple[torch.Tensor, torch.Tensor]:
         """`b_enc` before centring, and the threshold.
 
-        Of a gated SAE: x'' @ W_enc + b_gate > 0 where p > b_mag - b_gate·exp(r_mag).
+        A gated SAE's p has no bias: its gate is open where p > -b_gate, its magnitude positive where
+        p > -b_mag·exp(-r_mag).
         """
         v = self._vectors
         if self._config.architecture == "gated":
-            return v["b_mag"], v["b_mag"] - v["b_gate"] * v["r_mag"].exp()
+            largest = torch.finfo(self._dtype).max
+            positive = (-v["b_mag"] * (-v["r_mag"]).exp()).clamp(-largest, largest)
+            return torch.zeros_like(v["b_gate"]), torch.maximum(-v["b_gate"], positive)
         b_enc = v["b_enc"] if self._norms is None else v["b_enc"] * self._norms
-        return b_enc, v.get("threshold", torch.zeros_like(b_enc))
+        # relu(p) where p > t <= 0 is p where p > 0
+        return b_enc, v.get("threshold", torch.zeros_like(b_enc)).clamp_min(0)
+
+    def _magnitude(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        if self._config.architecture != "gated":
+            return None
+        gain, offset = self._vectors["r_mag"].exp(), self._vectors["b_mag"]
+        return self._placed("r_mag", gain.to(self._dtype)), self._placed("b_mag", offset.to(self._dtype))
 
     def _encoder_fold(self) -> _Fold | None:
-        scale, gain = self._config.activation_scale, self._gain
-        if gain is None:
+        scale, norms = self._config.activation_scale, self._norms
+        if norms is None:
             return None if scale == 1.0 else lambda _rows, _columns, block: block * scale
-        factor = gain * scale
+        factor = norms * scale
         return lambda _rows, columns, block: block * factor[columns]
 
     def _decoder_fold(self) -> _Fold | None:

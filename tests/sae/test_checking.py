@@ -122,6 +122,11 @@ def test_massive_tokens_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_a_transcoder_without_its_target_cannot_be_told(golden: Callable[[str], Path]) -> None:
+    squares = ("saelens_skip_transcoder/ckpt", "sparsify_transcoder_skip/ckpt/layers.3.mlp", "gemma_scope_2_skip/ckpt")
+    for square in squares:
+        transcoder = sae.load(golden(square))
+        measured = _checked(transcoder, torch.randn(N, transcoder.d_in)).measured
+        assert measured.explained_variance_ordinary is None, square
     loaded = sae.load(golden("saelens_jumprelu_transcoder") / "ckpt")
     x = torch.randn(N, loaded.d_in) * 3
     assert _checked(loaded, x).verdict == "cannot_tell"

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from stream_interp import sae
-from stream_interp.sae.activation import keep_above, keep_above_each, keep_group_max, keep_top_k
+from stream_interp.sae.activation import keep_above, keep_above_each, keep_gated, keep_group_max, keep_top_k
 from stream_interp.sae.decoding import decode_dense, decode_sparse
 from stream_interp.sae.normalisation import normalise
 
@@ -157,6 +157,32 @@ def test_import_is_light() -> None:
         "sae.load; assert 'torch' in sys.modules; assert not hasattr(sae, 'nothing')"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_gates_equal_their_slow_twin() -> None:
+    pre, (threshold, gain, offset) = _pre(), torch.linspace(-1, 2, 2_700).view(3, 900)
+    threshold[7] = 0.5
+    expected = torch.where(pre > threshold, (pre * gain + offset).relu(), 0.0)
+    acts = keep_gated(pre.clone(), threshold, gain, offset)
+    assert torch.equal(acts, expected)
+    assert not acts[:, 7].any()
+    pre[3, 4] = float("nan")
+    assert keep_gated(pre, threshold, gain, offset)[3, 4].isnan()
+
+
+@pytest.mark.parametrize("r_mag", [-60.0, -20.0, -8.0, 0.0, 8.0, 20.0])
+@pytest.mark.parametrize("b_mag", [-1.0, 0.0, 1.0])
+def test_a_gate_is_not_lost_to_a_small_magnitude(write: Write, r_mag: float, b_mag: float) -> None:
+    tensors = weights(threshold=False) | {"b_mag": torch.full((D_SAE,), b_mag), "r_mag": torch.full((D_SAE,), r_mag)}
+    tensors["b_gate"] = tensors.pop("b_enc")
+    loaded = sae.load(write(tensors, architecture="gated"))
+    x = torch.randn(4_000, D_IN, generator=torch.Generator().manual_seed(4)) * 3
+    t = {name: tensor.double() for name, tensor in tensors.items()}
+    pre = (x.double() - t["b_dec"]) @ t["W_enc"]
+    exact = torch.where(pre + t["b_gate"] > 0, (pre * t["r_mag"].exp() + t["b_mag"]).relu(), 0.0)
+    acts = loaded.encode(x).double()
+    assert ((acts != 0) != (exact > 1e-40)).double().mean() < 1e-5
+    torch.testing.assert_close(acts, exact, rtol=1e-4, atol=1e-5 * max(1.0, float(exact.max())))
 
 
 def test_group_max_equals_its_slow_twin() -> None:

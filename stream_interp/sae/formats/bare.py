@@ -60,6 +60,11 @@ def jumprelu_of(
     tensors = renamed(path, stored, names)
     sizes = sizes_of(path, tensors)
     config = SAEConfig(
-        family=family, architecture="jumprelu", **sizes._asdict(), centred=False, skip="W_skip" in tensors
+        family=family,
+        architecture="jumprelu",
+        **sizes._asdict(),
+        centred=False,
+        transcodes="W_skip" in tensors or sizes.d_in != sizes.d_out,
+        skip="W_skip" in tensors,
     )
     return Checkpoint(root, config, turned(tensors, sizes, W_enc_transposed=False, W_dec_transposed=False))

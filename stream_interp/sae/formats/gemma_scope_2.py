@@ -23,6 +23,7 @@ class _Config(Struct, frozen=True):
     architecture: str
     model_name: str | None = None
     hf_hook_point_in: str | None = None
+    hf_hook_point_out: str | None = None
     affine_connection: bool | None = None
 
 
@@ -41,8 +42,13 @@ def _read(root: Path, hints: Hints) -> Checkpoint:
     if cfg.affine_connection is not None and cfg.affine_connection != checkpoint.config.skip:
         expected = f"affine_skip_connection in {WEIGHTS_FILE} where, and only where, affine_connection says so"
         raise SAELoadError("missing_tensor", str(root), expected, f"affine_connection: {cfg.affine_connection}")
-    names = structs.replace(checkpoint.config, model_name=cfg.model_name, hf_hook_name=cfg.hf_hook_point_in)
-    return replace(checkpoint, config=names)
+    config = structs.replace(
+        checkpoint.config,
+        transcodes=checkpoint.config.transcodes or cfg.hf_hook_point_out not in {None, cfg.hf_hook_point_in},
+        model_name=cfg.model_name,
+        hf_hook_name=cfg.hf_hook_point_in,
+    )
+    return replace(checkpoint, config=config)
 
 
 FAMILY = Family("gemma_scope_2", _detect, _read)

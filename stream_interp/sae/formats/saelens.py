@@ -64,6 +64,7 @@ def _read(root: Path, hints: Hints) -> Checkpoint:
         centred=cfg.apply_b_dec_to_input,
         normalisation=_normalisation(cfg, kind),
         activation_scale=_activation_scale(root, cfg, hints),
+        transcodes=kind.transcodes,
         skip=kind.skip,
         rescaled_by_decoder_norm=_rescaled(root, cfg),
         model_name=cfg.metadata.model_name,

@@ -48,6 +48,7 @@ def _read(root: Path, hints: Hints) -> Checkpoint:
         d_out=cfg.d_in,
         k=agreed(root, "k", hints.k, cfg.k),
         centred=not cfg.transcode,
+        transcodes=cfg.transcode or cfg.skip_connection,
         skip=cfg.skip_connection,
         hf_hook_name=root.name,
     )
