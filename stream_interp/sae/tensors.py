@@ -99,7 +99,10 @@ def oriented(tensor: LazyTensor, shape: tuple[int, ...], *, stored_transposed: b
 
 
 def renamed(path: Path, stored: Mapping[str, LazyTensor], names: Mapping[str, str]) -> dict[str, LazyTensor]:
-    """The tensors by our names. Raises SAELoadError if there is one that `names` does not tell of."""
-    for name in stored.keys() - names.keys():
-        raise SAELoadError("unknown_tensor", str(path), f"only {sorted(names)}", name)
-    return {names[name]: tensor for name, tensor in stored.items()}
+    """The tensors by our names. Raises SAELoadError if `names` does not tell of one, or two have the same name."""
+    found: dict[str, LazyTensor] = {}
+    for name, tensor in stored.items():
+        if name not in names or names[name] in found:
+            raise SAELoadError("unknown_tensor", str(path), f"only {sorted(names)}, each once", name)
+        found[names[name]] = tensor
+    return found

@@ -102,15 +102,17 @@ def test_alerts_of_aborted_transactions_are_never_sent(bench: Bench) -> None:
 def test_killed_five_times_while_the_receiver_is_down_everything_is_delivered(bench: Bench) -> None:
     sent: list[Alert] = []
     with receiver() as hook:
-        hook.up = False
+        hook.up, down_s = False, time.monotonic()
         for life in range(5):
             with bench.worker(bench.sinks(hook)) as worker:
                 until(lambda: ready(worker), worker)
                 sent += [now_alert(10 * life + number) for number in range(10)]
                 bench.produce("interp.alerts", map(encode_alert, sent[-10:]))
                 until(partial(hook.refused_more_than, hook.refused), worker)
-                time.sleep(random.Random(life).uniform(0.0, 0.5))
+                kill_s = 12 * (life + 1) + random.Random(life).uniform(0.0, 0.5)
+                until(lambda: time.monotonic() >= down_s + kill_s, worker)  # noqa: B023 - it returns before the next
                 worker.kill()
+        assert time.monotonic() - down_s >= 60
         bench.produce("interp.alerts", [encode_alert(sent_in_between := now_alert(99))])
         hook.up = True
         for _ in range(5):  # and killed while it delivers

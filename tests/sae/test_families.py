@@ -155,6 +155,7 @@ def test_npz(copied: Golden, tmp_path: Path) -> None:
         ({"b_enc": arrays["b_enc"].astype(object)}, "bad_header"),
         ({"b_enc": arrays["b_enc"] * np.nan}, "not_finite"),
         ({"more": arrays["b_enc"]}, "unknown_tensor"),
+        ({"w_enc": arrays["W_enc"] * 2}, "unknown_tensor"),
     ):
         np.savez(path, **arrays)
         _npz(path, **changes)

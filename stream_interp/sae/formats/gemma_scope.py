@@ -19,7 +19,7 @@ def _detect(root: Path) -> bool:
 
 
 def _read(root: Path, hints: Hints) -> Checkpoint:
-    if "embedding" in root.parts or any(part.startswith("embedding") for part in root.resolve().parts):
+    if "embedding" in root.absolute().parts[-3:]:  # embedding/width_4k/average_l0_6
         # Their W_enc and W_dec are for embeddings times √d_model: read as they are, every feature would be wrong.
         expected = "an SAE of a layer; those of embeddings are stored for rescaled inputs"
         raise SAELoadError("unknown_normalisation", str(root), expected, "an SAE of the embedding")
