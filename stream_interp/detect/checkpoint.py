@@ -33,6 +33,8 @@ from stream_interp.records.checkpoint import (
 from stream_interp.records.chunks import sha256
 from stream_interp.records.envelope import Envelope
 
+_CODE_VERSION = version("stream-interp")  # looking it up reads files
+
 log = logging.getLogger(__name__)
 
 
@@ -206,7 +208,7 @@ def _checkpoint(
     state: LaneState, generation: int, covered: Position, read_from: int, incident: int = 0, before_change: bool = True
 ) -> Checkpoint:
     return make_checkpoint(
-        state.lane, generation, covered, version("stream-interp"), sha256(msgspec.json.encode(state.settings)),
+        state.lane, generation, covered, _CODE_VERSION, sha256(msgspec.json.encode(state.settings)),
         dump_state(state), read_from=read_from, incident=incident, before_change=before_change,
     )  # fmt: skip
 
