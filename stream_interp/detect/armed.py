@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from stream_interp.settings import DriftSettings
 
 HIGHEST_TESTED_RATE = 0.95  # an up-test whose null touches 1 can never alarm
 DIRECTIONS: tuple[Direction, ...] = ("up", "down")
+_BLOCK_REQUESTS = 512  # of score tests at once: 1.1 MB of path
 _CUSUM = 1  # the mixture component whose CUSUM dates a change: odds ratio 2.6
 
 
@@ -208,23 +209,32 @@ class ScoreCrossing(NamedTuple):
 def update_scores(tests: Tests, evidence: Evidence, window: Window, w: float) -> ScoreCrossing:
     """One step a request, in log order; the window's time is spread evenly over its requests."""
     over = exceedance.exceeds(tests.scores, window.arrays["request_scores"].astype(np.float32))
-    n = max(len(over), 1)
-    m, cusum, since = evidence.scores, evidence.score_cusum, evidence.score_n_since
-    if not len(over):
-        m = m + w  # the time passed all the same
-    step_up, step_down = exceedance.LOG_ODDS[_CUSUM], tests.scores.log_norm[_CUSUM]
-    a_weeks = score_thresholds(tests)
+    m, a_weeks = evidence.scores, score_thresholds(tests)
     peak, first = np.zeros(len(SCORE_TESTS)), np.zeros(len(SCORE_TESTS), np.int64)
     cell_peak = np.zeros(tests.scores.thresholds.shape)
-    for i, row in enumerate(over):
-        m = exceedance.step(tests.scores, m, row, w / n)
-        cusum = cusum + step_up * row.ravel() - step_down
-        since = np.where(cusum <= 0, 0, since + 1).astype(np.int32)
+    if not len(over):  # the time passed all the same
+        return ScoreCrossing(replace(evidence, scores=m + w), peak, cell_peak, first)
+    for at in range(0, len(over), _BLOCK_REQUESTS):
+        path = exceedance.path(tests.scores, m, over[at : at + _BLOCK_REQUESTS], w / len(over))
+        value, m = exceedance.value(tests.scores, path), path[-1]
+        reached = value >= a_weeks
+        first = np.where((first == 0) & reached.any(axis=0), at + reached.argmax(axis=0) + 1, first)
+        peak = np.maximum(peak, value.max(axis=0))
+        cell_peak = np.maximum(cell_peak, exceedance.cells(tests.scores, path).max(axis=0))
+    cusum, since = _score_cusum(tests, evidence, over)
+    return ScoreCrossing(Evidence(evidence.rates, m.copy(), cusum, since), peak, cell_peak, first)
+
+
+def _score_cusum(tests: Tests, evidence: Evidence, over: NDArray[np.bool_]) -> tuple[Floats, NDArray[np.int32]]:
+    """The log CUSUM of each threshold after the requests, and how many came since it last touched 0."""
+    up, down = exceedance.LOG_ODDS[_CUSUM] * over.reshape(len(over), -1), tests.scores.log_norm[_CUSUM]
+    cusum, touched = evidence.score_cusum, np.empty(up.shape, np.bool_)
+    for i, step_up in enumerate(up):
+        cusum = cusum + step_up - down
+        touched[i] = cusum <= 0
         cusum = np.maximum(cusum, 0)
-        value = exceedance.value(tests.scores, m)
-        peak, cell_peak = np.maximum(peak, value), np.maximum(cell_peak, exceedance.cells(tests.scores, m))
-        first = np.where((first == 0) & (value >= a_weeks), i + 1, first)
-    return ScoreCrossing(Evidence(evidence.rates, m, cusum, since), peak, cell_peak, first)
+    since = np.where(touched.any(axis=0), touched[::-1].argmax(axis=0), evidence.score_n_since + len(over))
+    return cusum, since.astype(np.int32)
 
 
 def score_thresholds(tests: Tests) -> Floats:

@@ -69,7 +69,13 @@ def update(
     return np.minimum(new, CEILING, out=new)
 
 
+def bernoulli_factors(log_norm: Floats, lam: Floats) -> tuple[Floats, Floats]:
+    """L, [C, K] each, of one unit with x = 0 and of one with x = 1: the constants of `update` with n = 1."""
+    silent, fired = -log_norm, lam[:, None] - log_norm
+    return np.exp(np.minimum(silent, _LOG_CEILING)), np.exp(np.minimum(fired, _LOG_CEILING))
+
+
 def value(m: Floats) -> Floats:
-    """The statistic of each test: the mean over its components."""
-    mean: Floats = m.mean(axis=0)
+    """The statistic [..., K] of each test: the mean over its components; m is [..., C, K]."""
+    mean: Floats = m.mean(axis=-2)
     return mean

@@ -49,7 +49,7 @@ class Exceedance:
 
     @cached_property
     def log_norm(self) -> Floats:
-        """[C, K·len(RANKS)], of the null rates; asked for at every request."""
+        """[C, K·len(RANKS)], of the null rates; asked for at every window."""
         return esr.log_normaliser(self.null_rates.ravel(), "up")
 
     @property
@@ -88,19 +88,35 @@ def exceeds(tests: Exceedance, scores: NDArray[np.float32]) -> NDArray[np.bool_]
     return signed[:, :, None] > tests.thresholds
 
 
-def step(tests: Exceedance, m: Floats, over: NDArray[np.bool_], w: float) -> Floats:
-    """One request: `over` [K, len(RANKS)], `w` weeks since the request before."""
-    fired = np.flatnonzero(over.ravel())
-    return esr.update(m, w, 1, tests.log_norm, LOG_ODDS, fired, np.ones(len(fired)))
+def path(tests: Exceedance, m: Floats, over: NDArray[np.bool_], w: float) -> Floats:
+    """The state after each of n requests, [n, C, K·len(RANKS)].
+
+    A request is a tick of `esr.update` with n = 1; x is 0 or 1, so L is one of two constants. A test runs both.
+
+    Args:
+        tests: the thresholds and their null rates.
+        m: [C, K·len(RANKS)] before the first request; left as it was.
+        over: [n, K, len(RANKS)] from `exceeds`.
+        w: weeks since the request before, of each request.
+    """
+    silent, fired = esr.bernoulli_factors(tests.log_norm, LOG_ODDS)
+    likelihood = np.where(over.reshape(len(over), 1, -1), fired, silent)
+    states = np.empty_like(likelihood)
+    with np.errstate(over="ignore"):  # saturates at the ceiling
+        for factor, state in zip(likelihood, states, strict=True):
+            np.add(m, w, out=state)
+            state *= factor
+            m = np.minimum(state, esr.CEILING, out=state)
+    return states
 
 
 def cells(tests: Exceedance, m: Floats) -> Floats:
-    """The statistic [K, len(RANKS)] of each threshold by itself; 0 where it is not usable."""
-    per_threshold: Floats = esr.value(m).reshape(tests.thresholds.shape) * tests.usable
+    """The statistic [..., K, len(RANKS)] of each threshold by itself, of states [..., C, K·len(RANKS)]; 0 if unusable."""
+    per_threshold: Floats = esr.value(m).reshape(*m.shape[:-2], *tests.thresholds.shape) * tests.usable
     return per_threshold
 
 
 def value(tests: Exceedance, m: Floats) -> Floats:
-    """The statistic [K] of each test: the mean over odds ratios and usable thresholds; 0 if unarmed."""
-    mean: Floats = cells(tests, m).sum(axis=1) / np.maximum(tests.usable.sum(axis=1), 1)
+    """The statistic [..., K] of each test: the mean over odds ratios and usable thresholds; 0 if unarmed."""
+    mean: Floats = cells(tests, m).sum(axis=-1) / np.maximum(tests.usable.sum(axis=-1), 1)
     return mean

@@ -94,7 +94,7 @@ def test_null_lanes_stay_within_the_budget_and_a_long_drift_stays_seen(n_calibra
 def _alarms(tests: exceedance.Exceedance, scores: np.ndarray, per_request: float) -> int:
     m, alarms = exceedance.initial(tests), 0
     for over in exceedance.exceeds(tests, scores.astype(np.float32)):
-        m = exceedance.step(tests, m, over, per_request)
+        m = exceedance.path(tests, m, over[None], per_request)[-1]
         if exceedance.value(tests, m)[0] >= 1.0:
             m, alarms = exceedance.initial(tests), alarms + 1
     return alarms
