@@ -111,7 +111,7 @@ def path(tests: Exceedance, m: Floats, over: NDArray[np.bool_], w: float) -> Flo
 
 
 def cells(tests: Exceedance, m: Floats) -> Floats:
-    """The statistic [..., K, len(RANKS)] of each threshold by itself, of states [..., C, K·len(RANKS)]; 0 if unusable."""
+    """Of states [..., C, K·len(RANKS)] the statistic [..., K, len(RANKS)] of each threshold; 0 where not usable."""
     per_threshold: Floats = esr.value(m).reshape(*m.shape[:-2], *tests.thresholds.shape) * tests.usable
     return per_threshold
 
