@@ -87,6 +87,7 @@ def test_every_command_of_the_tour_works_as_printed(environ: dict[str, str], tmp
     assert "unchanged: incident" in incident
     assert re.search(r"same [1-9]\d* transitions with the same ids", incident)
     assert re.search(r"^shift\.safetensors +500 +critical", offline, re.MULTILINE)
-    assert "critical: drift on credit-risk/hidden" in told
+    # Where the first window of the shift held few requests of it, the incident opens as a warning.
+    assert re.search("critical: drift (escalated )?on credit-risk/hidden", told)
     assert "runbook: deploy/runbooks/data_shift.md" in told
     assert "drift resolved on credit-risk/hidden" in told
