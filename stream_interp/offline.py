@@ -186,11 +186,12 @@ def _windows(
         if sae is not None and d_in != sae.d_in:
             raise UsageError(f"activations are {d_in} wide, the SAE takes {sae.d_in}; is it the SAE of this hook?")
         stats = encode_batch(sae, items)
-        for group in [[s] for s in stats] if one_request else [stats]:
+        size = 1 if one_request else len(items)
+        for start in range(0, len(items), size):
             window = OpenWindow(shape, file.dtype, d_in, sae.d_sae if sae else 0)
-            window.add(group)
-            cut = CutRef(topic="file", partition=0, a=offset + 1, b=offset + 1 + len(group))
-            offset += len(group)
+            window.add(stats.of(start, start + size))
+            cut = CutRef(topic="file", partition=0, a=offset + 1, b=offset + 1 + size)
+            offset += size
             yield window.close(cut, started_ms + (offset + 1) * STEP_MS if one_request else started_ms)
 
 

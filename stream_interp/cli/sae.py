@@ -77,14 +77,14 @@ def convert(
 def _check(sae: Any, path: Path) -> Checked:
     import torch
 
-    from stream_interp.encode.requests import MASSIVE_MIN_D_IN, massive_tokens
+    from stream_interp.encode.requests import MASSIVE_MIN_D_IN, massive_tokens, squares
     from stream_interp.sae.checking import check
 
     file = _Activations(path, sae.d_in)
     norms, massive = [], []
     for x, _ in file.pairs():
         norms.append(x.norm(dim=1))
-        massive.append(massive_tokens(x, "share"))
+        massive.append(massive_tokens(squares(x), sae.d_in, "share"))
     if sae.d_in < MASSIVE_MIN_D_IN:  # in few dimensions one coordinate may well hold most of a norm
         every = torch.cat(norms)
         return check(sae, file.pairs, every > 10 * every.median())

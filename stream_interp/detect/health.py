@@ -21,7 +21,7 @@ class HealthSums:
     """Sums behind the health scalars; weights decay where the sums are of "now".
 
     Attributes:
-        x_sum: [d_in] float64, Σ x over the error tokens.
+        x_sum: [d_out] float64, Σ over the error tokens of what the SAE explains.
     """
 
     tokens: float
@@ -60,8 +60,8 @@ def scalars(health: HealthSums | None, with_sae: bool) -> dict[str, float | None
         return values
     s = health.sums
     values["massive_share"] = s.massive_tokens / health.tokens
-    if s.error_tokens > 0:
-        values["norm"] = s.norm_sum / s.error_tokens
+    if health.tokens > s.massive_tokens:
+        values["norm"] = s.norm_sum / (health.tokens - s.massive_tokens)
     if with_sae:
         values["l0"] = s.l0_sum / health.tokens
         spread = s.x_sq_sum - float(health.x_sum @ health.x_sum) / s.error_tokens if s.error_tokens > 1 else 0.0

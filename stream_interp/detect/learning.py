@@ -15,7 +15,7 @@ from stream_interp.records.control import BaselineHeader, ProjectorHeader, Versi
 from stream_interp.records.lane import Lane
 from stream_interp.records.lengths import percentile
 from stream_interp.records.moments import Moments, unpack_scatter
-from stream_interp.records.window import SCORES, Window
+from stream_interp.records.window import ERROR_EVERY, SCORES, Window
 from stream_interp.settings import BaselineSettings
 
 FIT_SHARE = 0.2
@@ -37,6 +37,7 @@ class Learned:
         scores: windows' request scores, in log order.
     """
 
+    d_in: int
     requests: int
     tokens: int
     too_short: int
@@ -60,6 +61,7 @@ def absorb(learned: Learned | None, window: Window) -> Learned:
     maximum[ids] = np.maximum(maximum[ids], arrays["request_max"])
     moments = _merged(before, window)
     return Learned(
+        d_in=header.d_in,
         requests=before.requests + header.requests,
         tokens=before.tokens + header.tokens,
         too_short=before.too_short + header.not_counted.get("too_short", 0),
@@ -77,7 +79,8 @@ def absorb(learned: Learned | None, window: Window) -> Learned:
 def _nothing(window: Window) -> Learned:
     d_sae, r = window.header.d_sae, len(window.arrays.get("fit_sum", ()))
     return Learned(
-        requests=0, tokens=0, too_short=0, lengths=np.zeros_like(window.arrays["length_histogram"]),
+        d_in=window.header.d_in, requests=0, tokens=0, too_short=0,
+        lengths=np.zeros_like(window.arrays["length_histogram"]),
         fired=np.zeros(d_sae, np.int64), feature_max=np.zeros(d_sae, np.float32),
         fit_n=0, fit_sum=np.zeros(r), fit_scatter=np.zeros((r, r)),
         sums=health.reset(health.of_window(window)), scores=(),
@@ -99,8 +102,9 @@ def _merged(before: Learned, window: Window) -> Moments:
 def make_projector(fit: Learned, lane: Lane, version: int, author: str = "detect") -> Versioned:
     """The projector that ends *fit*: unit_tokens, cap_f, and the whitening of the tokens' covariance."""
     mean, whitening, shrinkage = _whitening(fit)
+    unit_tokens = percentile(fit.lengths, UNIT_PERCENTILE)
     projector = ProjectorHeader(
-        lane=lane, version=version, unit_tokens=percentile(fit.lengths, UNIT_PERCENTILE), d_in=len(fit.sums.x_sum),
+        lane=lane, version=version, unit_tokens=unit_tokens, error_every=min(ERROR_EVERY, unit_tokens), d_in=fit.d_in,
         d_sae=len(fit.fired), fit_requests=fit.requests, fit_tokens=fit.fit_n, shrinkage=shrinkage,
         kept_directions=len(whitening),
     )  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from stream_interp.encode.assembly import bound_bytes
-from stream_interp.encode.encoder import DENSE_BYTES
 from stream_interp.encode.examples import TURNS_BYTES
 from stream_interp.encode.open_cut import MAX_LETTER_BYTES, MAX_WINDOW_BYTES
 from stream_interp.encode.requests import PROJECTIONS_BYTES
@@ -13,13 +12,14 @@ BATCH_BYTES = 32 * 1024 * 1024  # activations encoded at once, as they came
 POLL_BYTES = 64 * 1024 * 1024
 TURN_S = 1.0  # one turn of the loop takes about so long at most: far below max.poll.interval.ms
 MIN_POLL_RECORDS, MAX_POLL_RECORDS = 8, 2_000
+FIRINGS_BYTES = 256 * 1024 * 1024  # what fired in one batch, as often as its SAE fired so far
 QUEUE_BYTES = 256 * 1024 * 1024  # queued.max.messages.kbytes
 
 
 def memory_bound_bytes(request: RequestSettings, partitions: int, sae_bytes: int, has_examples: bool = False) -> int:
     """What the process may hold with so many input partitions, beside Python and torch themselves."""
     per_partition = bound_bytes(request) + MAX_WINDOW_BYTES + MAX_LETTER_BYTES
-    batch = 4 * BATCH_BYTES + 3 * DENSE_BYTES  # float32 and float64 copies; activations, reconstruction, firings
+    batch = 8 * BATCH_BYTES + FIRINGS_BYTES  # float32 and float64 copies of tokens and of sums
     turns = TURNS_BYTES if has_examples else 0  # the examples of open windows are part of MAX_WINDOW_BYTES
     return QUEUE_BYTES + POLL_BYTES + PROJECTIONS_BYTES + batch + sae_bytes + turns + partitions * per_partition
 

@@ -1,23 +1,29 @@
-"""Requests of many partitions and lanes → statistics a request, with one GEMM for all of them.
+"""Requests of many partitions and lanes → their statistics, with one pass of the SAE over all of their tokens.
 
-The only place where activations become numbers that leave ENCODE. No loop over tokens or features.
+The only place where activations become numbers that leave ENCODE. No loop over tokens or features. What is said of a
+request does not depend on the requests beside it, bit for bit: the SAE multiplies in blocks of one height, and sums
+run over a request's tokens in order, in float64.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stream_interp.encode.requests import LaneShape, Request, massive_tokens, moment_coordinates
-from stream_interp.records.window import SCORES
+from stream_interp.encode.requests import moment_coordinates
+from stream_interp.encode.statistics import PerFeature, Statistics
+from stream_interp.encode.tokens import Bools, Item, Tokens
+from stream_interp.records.window import FIT, SCORES
+from stream_interp.sae.blocks import product
+from stream_interp.sae.firings import Firings
 
-ROUNDING = 1e-6  # an error share below it is float32 rounding, which differs between batch sizes and devices
-DENSE_BYTES = 256 * 1024 * 1024  # feature activations held at once, [tokens, d_sae] float32
+ROUNDING = 1e-6  # an error share below it is float32 rounding, which differs between devices
+_REQUESTS_BLOCK = 32  # rows of a product at once
+Doubles = NDArray[np.float64]
 
 
 class Encoder(Protocol):
@@ -35,249 +41,152 @@ class Encoder(Protocol):
     def fingerprint(self) -> str:
         """sha256 of its canonical weights."""
 
-    def encode(self, x: torch.Tensor) -> torch.Tensor:
-        """`x` [n, d_in] → feature activations [n, d_sae], zero where not firing."""
+    def firings(self, x: torch.Tensor) -> Firings:
+        """What fires in the tokens `x` [n, d_in]; no row depends on the others."""
 
-    def reconstruct_from(self, x: torch.Tensor, acts: torch.Tensor) -> torch.Tensor:
+    def reconstruct_from(self, x: torch.Tensor, acts: Firings) -> torch.Tensor:
         """The reconstruction [n, d_out] in the space of the raw activations."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RequestStats:
-    """What one request adds to its window. Feature arrays [m] list the features that fired in it.
-
-    Attributes:
-        fired: [m] bool, fired in the first unit_tokens counted tokens.
-        maximum: [m] float32, largest activation in those tokens, massive tokens left out.
-        sums: float64, in the order of `SUMS`.
-        x_sum: [d_in] float64 over counted tokens that are not massive.
-        scores: [len(SCORES)] float32.
-        moments: [k, r] float32 tokens for the fit moments; None once the lane has a projector.
-    """
-
-    shape: LaneShape
-    tokens: int
-    too_short: bool
-    feature_ids: NDArray[np.int32]
-    fired: NDArray[np.bool_]
-    tokens_fired: NDArray[np.int64]
-    act_sum: NDArray[np.float64]
-    act_sq_sum: NDArray[np.float64]
-    maximum: NDArray[np.float32]
-    magnitude: NDArray[np.float32]
-    sums: NDArray[np.float64]
-    x_sum: NDArray[np.float64]
-    scores: NDArray[np.float32]
-    moments: torch.Tensor | None
-
-
-SUMS = ("error_tokens", "x_sq_sum", "err_sq_sum", "x_dot_xhat", "xhat_sq_sum", "l0_sum", "massive_tokens", "norm_sum")
-
-
 @torch.inference_mode()
-def encode_batch(
-    sae: Encoder | None, items: Sequence[tuple[LaneShape, Request]], device: str = "cpu"
-) -> list[RequestStats]:
-    """Statistics of each request, in the order given. All of one SAE (None: T0 only) and one d_in."""
-    if not items:
-        return []
-    tokens = _Tokens.of(items, device)
-    per_token = _per_token(sae, tokens)
-    features = _Features.of(per_token, tokens, sae.d_sae if sae else 0)
-    sums, scores = _sums(per_token, tokens), _scores(per_token, tokens, sae is not None)
-    x_sum = torch.zeros(len(items), tokens.x.shape[1], dtype=torch.float64, device=device)
-    x_sum.index_add_(0, tokens.request[~tokens.massive], tokens.x[~tokens.massive].double())
-    return _split(items, tokens, features, sums.cpu().numpy(), scores.cpu().numpy(), x_sum.cpu().numpy())
+def encode_batch(sae: Encoder | None, items: Sequence[Item], device: str = "cpu") -> Statistics:
+    """Statistics of the requests, in the order given. All of one SAE (None: T0 only), dtype and d_in."""
+    tokens = Tokens.of(items, device)
+    fired = Firings.none(tokens.x) if sae is None else sae.firings(tokens.x)
+    errors = _errors(sae, tokens, fired)
+    firings = _Fired(*(column.cpu().numpy() for column in (fired.token, fired.feature, fired.value.double())))
+    firings.value[tokens.massive[firings.token]] = 0.0
+    fit_x, fit_bounds = _fit_tokens(items, tokens)
+    return Statistics(
+        tokens=tokens.counts,
+        too_short=tokens.too_short,
+        sums=_sums(tokens, firings, errors),
+        target_sum=_rows_by_request(tokens, tokens.target, tokens.in_error).cpu().numpy(),
+        scores=_scores(items, tokens, firings, errors, has_sae=sae is not None),
+        firings=PerFeature(_bounds(tokens.request[firings.token], len(items)), firings.feature, firings.value),
+        maxima=_maxima(tokens, firings, sae.d_sae if sae else 1),
+        fit_x=fit_x,
+        fit_bounds=fit_bounds,
+    )
 
 
-@dataclass(frozen=True)
-class _Tokens:
-    """Counted tokens of all requests: x [n, d_in] float32, the request of each, whether it is of the unit, massive."""
+class _Fired(NamedTuple):
+    """`Firings` at hand; of massive tokens the values are 0, in float64."""
 
-    x: torch.Tensor
-    x_out: torch.Tensor | None
-    request: torch.Tensor
-    in_unit: torch.Tensor
-    massive: torch.Tensor
-    counts: NDArray[np.int64]
-    too_short: NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, items: Sequence[tuple[LaneShape, Request]], device: str) -> _Tokens:
-        kept = [slice(None) if r.special_mask is None else ~r.special_mask for _, r in items]
-        acts = [r.acts[k] for (_, r), k in zip(items, kept, strict=True)]
-        counts = np.array([len(a) for a in acts], np.int64)
-        units = np.array([shape.unit_tokens for shape, _ in items], np.int64)
-        position = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        too_short = counts < np.maximum(units, 1)
-        x = torch.from_numpy(np.concatenate(acts)).to(device).float()
-        outs = [r.acts_out[k] for (_, r), k in zip(items, kept, strict=True) if r.acts_out is not None]
-        request = torch.from_numpy(np.repeat(np.arange(len(items)), counts)).to(device)
-        massive = torch.zeros(len(x), dtype=torch.bool, device=device)
-        for rule in {shape.massive for shape, _ in items}:
-            ruled = torch.tensor([shape.massive == rule for shape, _ in items], device=device)[request]
-            massive |= ruled & massive_tokens(x, rule)
-        return cls(
-            x=x,
-            x_out=torch.from_numpy(np.concatenate(outs)).to(device).float() if len(outs) == len(items) else None,
-            request=request,
-            in_unit=torch.from_numpy(position < np.repeat(np.where(units == 0, counts, units), counts)).to(device),
-            massive=massive,
-            counts=counts,
-            too_short=too_short,
-        )
-
-    def moments(self, of_request: slice, shape: LaneShape) -> torch.Tensor:
-        """[k, r]: the tokens of one request that enter the fit moments."""
-        return moment_coordinates(self.x[of_request][~self.massive[of_request]], shape.lane)
+    token: NDArray[np.int64]
+    feature: NDArray[np.int64]
+    value: Doubles
 
 
-@dataclass(frozen=True)
-class _PerToken:
-    """Per token, [n]: ‖x‖² (of the target), ‖e‖², ⟨x,x̂⟩, ‖x̂‖², L0; and the firings (token, feature, value)."""
+class _Errors(NamedTuple):
+    """Of the tokens of the error terms, in order: ‖y‖², ‖y − ŷ‖², ⟨y, ŷ⟩, ‖ŷ‖²; y what the SAE explains."""
 
-    sq_norm: torch.Tensor
-    target_sq: torch.Tensor
-    err_sq: torch.Tensor
-    dot: torch.Tensor
-    xhat_sq: torch.Tensor
-    l0: torch.Tensor
-    token: torch.Tensor
-    feature: torch.Tensor
-    value: torch.Tensor
+    target_sq: Doubles
+    err_sq: Doubles
+    dot: Doubles
+    xhat_sq: Doubles
 
 
-def _per_token(sae: Encoder | None, tokens: _Tokens) -> _PerToken:
-    x, n = tokens.x, len(tokens.x)
-    sq_norm = x.square().sum(1)
-    none = torch.zeros(n, device=x.device)
-    empty = torch.zeros(0, dtype=torch.int64, device=x.device)
+def _errors(sae: Encoder | None, tokens: Tokens, fired: Firings) -> _Errors:
+    chosen = torch.from_numpy(tokens.in_error).to(tokens.x.device)
+    y = tokens.target[chosen]
+    target_sq = y.square().sum(1).double().cpu().numpy()
     if sae is None:
-        return _PerToken(sq_norm, sq_norm, none, none, none, none, empty, empty, empty.float())
-    target = x if tokens.x_out is None else tokens.x_out
-    step = max(1, DENSE_BYTES // (4 * sae.d_sae))
-    parts = []
-    for start in range(0, max(n, 1), step):  # once without tokens: requests of special tokens alone
-        acts = sae.encode(x[start : start + step])
-        xhat = sae.reconstruct_from(x[start : start + step], acts)
-        y = target[start : start + step]
-        token, feature = acts.nonzero(as_tuple=True)
-        l0 = torch.bincount(token, minlength=len(y)).float()
-        errors = ((y - xhat).square().sum(1), (y * xhat).sum(1), xhat.square().sum(1))
-        parts.append((*errors, l0, token + start, feature, acts[token, feature]))
-    err_sq, dot, xhat_sq, l0, token, feature, value = (torch.cat(column) for column in zip(*parts, strict=True))
-    return _PerToken(sq_norm, target.square().sum(1), err_sq, dot, xhat_sq, l0, token, feature, value)
+        return _Errors(target_sq, *np.zeros((3, len(y))))
+    xhat = sae.reconstruct_from(tokens.x[chosen], fired.of_tokens(chosen)).float()
+    others = ((y - xhat).square().sum(1), (y * xhat).sum(1), xhat.square().sum(1))
+    return _Errors(target_sq, *(column.double().cpu().numpy() for column in others))
 
 
-@dataclass(frozen=True)
-class _Features:
-    """Firings grouped by (request, feature), ordered by request then feature; `start` [requests + 1] bounds each."""
-
-    start: NDArray[np.int64]
-    ids: NDArray[np.int32]
-    fired: NDArray[np.bool_]
-    tokens_fired: NDArray[np.int64]
-    act_sum: NDArray[np.float64]
-    act_sq_sum: NDArray[np.float64]
-    maximum: NDArray[np.float32]
-
-    @classmethod
-    def of(cls, firings: _PerToken, tokens: _Tokens, d_sae: int) -> _Features:
-        request = tokens.request[firings.token]
-        keys, pair = torch.unique(request * max(d_sae, 1) + firings.feature, return_inverse=True)
-        m = len(keys)
-        in_unit = tokens.in_unit[firings.token]
-        value = firings.value.double() * ~tokens.massive[firings.token]
-        zeros = torch.zeros(m, dtype=torch.float64, device=keys.device)
-        fired = zeros.scatter_reduce(0, pair, in_unit.double(), "amax")
-        maximum = zeros.scatter_reduce(0, pair, value * in_unit, "amax")
-        bounds = torch.arange(len(tokens.counts) + 1, device=keys.device) * max(d_sae, 1)
-        return cls(
-            start=torch.searchsorted(keys, bounds).cpu().numpy(),
-            ids=(keys % max(d_sae, 1)).to(torch.int32).cpu().numpy(),
-            fired=(fired > 0).cpu().numpy(),
-            tokens_fired=torch.bincount(pair, minlength=m).cpu().numpy(),
-            act_sum=zeros.index_add(0, pair, value).cpu().numpy(),
-            act_sq_sum=zeros.index_add(0, pair, value.square()).cpu().numpy(),
-            maximum=maximum.float().cpu().numpy(),
-        )
+def _bounds(request: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """[n + 1]: where the entries of each request begin in the ascending `request`."""
+    return np.searchsorted(request, np.arange(n + 1)).astype(np.int64)
 
 
-def _by_request(tokens: _Tokens, values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
-    """Sums [requests] float64 of a per-token value where a mask holds."""
-    total = torch.zeros(len(tokens.counts), dtype=torch.float64, device=values.device)
-    return total.index_add_(0, tokens.request[where], values[where].double())
+def _maxima(tokens: Tokens, fired: _Fired, d_sae: int) -> PerFeature:
+    """Each feature that fired in a request's unit, with its largest activation there."""
+    in_unit = tokens.in_unit[fired.token]
+    key = tokens.request[fired.token[in_unit]] * d_sae + fired.feature[in_unit]
+    order = np.argsort(key, kind="stable")  # made of ascending runs, one a token: fast
+    key, value = key[order], fired.value[in_unit][order].astype(np.float32)
+    first = np.flatnonzero(np.diff(key, prepend=-1))
+    maximum = np.maximum.reduceat(value, first) if len(first) else value
+    return PerFeature(_bounds(key[first] // d_sae, len(tokens.counts)), key[first] % d_sae, maximum)
 
 
-def _sums(per_token: _PerToken, tokens: _Tokens) -> torch.Tensor:
-    """[requests, len(SUMS)] float64 over all counted tokens; error terms without massive ones."""
-    ordinary, every = ~tokens.massive, torch.ones_like(tokens.massive)
-    p = per_token
-    error_terms = (torch.ones_like(p.sq_norm), p.target_sq, p.err_sq, p.dot, p.xhat_sq)
-    columns = [_by_request(tokens, v, ordinary) for v in error_terms]
-    columns += [_by_request(tokens, p.l0, every), _by_request(tokens, tokens.massive, every)]
-    columns += [_by_request(tokens, p.sq_norm.sqrt(), ordinary)]
-    return torch.stack(columns, 1)
+def _by_request(tokens: Tokens, values: NDArray[np.generic] | None, where: Bools | None = None) -> Doubles:
+    """[n] float64: sums, token after token, of a per-token value (None: 1) where a mask holds."""
+    request = tokens.request if where is None else tokens.request[where]
+    chosen = values if values is None or where is None else values[where]
+    return np.bincount(request, chosen, minlength=len(tokens.counts)).astype(np.float64)
 
 
-def _scores(per_token: _PerToken, tokens: _Tokens, has_sae: bool) -> torch.Tensor:
-    """[requests, len(SCORES)] float32 over the unit; NaN where a score has no token or no SAE. Mahalanobis: later."""
+def _rows_by_request(tokens: Tokens, values: torch.Tensor, where: Bools) -> torch.Tensor:
+    """[n, d] float64: the same of rows [t, d]."""
+    chosen = torch.from_numpy(where).to(values.device)
+    total = torch.zeros(len(tokens.counts), values.shape[1], dtype=torch.float64, device=values.device)
+    return total.index_add_(0, torch.from_numpy(tokens.request[where]).to(values.device), values[chosen].double())
+
+
+def _error_sums(tokens: Tokens, errors: _Errors, where: Bools) -> list[Doubles]:
+    """[n] each: tokens of the error terms where a mask [t] holds, and the terms."""
+    request, own = tokens.request[tokens.in_error], where[tokens.in_error]
+    n = len(tokens.counts)
+    return [np.bincount(request[own], column, n).astype(np.float64) for column in (None, *(e[own] for e in errors))]
+
+
+def _sums(tokens: Tokens, fired: _Fired, errors: _Errors) -> Doubles:
+    """[n, len(SUMS)] over all counted tokens; the norm without massive ones."""
+    l0 = np.bincount(tokens.request[fired.token], minlength=len(tokens.counts)).astype(np.float64)
+    norm = np.sqrt(tokens.sq_norm)
+    columns = _error_sums(tokens, errors, np.ones_like(tokens.massive))
+    columns += [l0, _by_request(tokens, None, tokens.massive), _by_request(tokens, norm, ~tokens.massive)]
+    return np.stack(columns, 1)
+
+
+def _scores(
+    items: Sequence[Item], tokens: Tokens, fired: _Fired, errors: _Errors, *, has_sae: bool
+) -> NDArray[np.float32]:
+    """[n, len(SCORES)] over the unit; NaN where a score has no token or no SAE."""
     unit, ordinary = tokens.in_unit, tokens.in_unit & ~tokens.massive
-    one = torch.ones_like(per_token.sq_norm)
-    n_ordinary, n_unit = _by_request(tokens, one, ordinary), _by_request(tokens, one, unit)
-    target_sq, none = _by_request(tokens, per_token.target_sq, ordinary), torch.full_like(n_unit, float("nan"))
-    columns = {
-        "mean_sq_norm": _by_request(tokens, per_token.sq_norm, ordinary) / n_ordinary,
-        "mahalanobis_sq": none,
-        "error_share": (_by_request(tokens, per_token.err_sq, ordinary) / target_sq).clamp_min(ROUNDING)
-        if has_sae
-        else none,
-        "l0": _by_request(tokens, per_token.l0, unit) / n_unit if has_sae else none,
-        "massive_share": _by_request(tokens, tokens.massive, unit) / n_unit,
-    }
-    return torch.stack([columns[name] for name in SCORES], 1).float()
+    n_unit, n_ordinary = _by_request(tokens, None, unit), _by_request(tokens, None, ordinary)
+    none = np.full(len(items), np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 is NaN: nothing to say
+        columns = {
+            "mean_sq_norm": _by_request(tokens, tokens.sq_norm, ordinary) / n_ordinary,
+            "mahalanobis_sq": _mahalanobis(items, tokens, ordinary, n_ordinary),
+            "error_share": none,
+            "l0": none,
+            "massive_share": _by_request(tokens, None, unit & tokens.massive) / n_unit,
+        }
+        if has_sae:
+            _, target_sq, err_sq, *_ = _error_sums(tokens, errors, unit)
+            in_unit = tokens.request[fired.token[unit[fired.token]]]
+            columns["error_share"] = np.maximum(err_sq / target_sq, ROUNDING)
+            columns["l0"] = np.bincount(in_unit, minlength=len(items)) / n_unit
+    return np.stack([columns[name] for name in SCORES], 1).astype(np.float32)
 
 
-def _mahalanobis(items: Sequence[tuple[LaneShape, Request]], tokens: _Tokens) -> NDArray[np.float32]:
-    """[requests]: squared Mahalanobis distance of each request's mean in its lane's whitened directions."""
-    ordinary = tokens.in_unit & ~tokens.massive
-    n = _by_request(tokens, torch.ones_like(ordinary), ordinary)
-    total = torch.zeros(len(items), tokens.x.shape[1], dtype=torch.float64, device=tokens.x.device)
-    mean = total.index_add_(0, tokens.request[ordinary], tokens.x[ordinary].double()) / n[:, None]
-    distance = np.full(len(items), np.nan, np.float32)
-    for shape in {id(shape): shape for shape, _ in items}.values():  # a handful of lanes
+def _mahalanobis(items: Sequence[Item], tokens: Tokens, ordinary: Bools, n: Doubles) -> Doubles:
+    """[n]: squared Mahalanobis distance of each request's mean in its lane's whitened directions."""
+    distance = np.full(len(items), np.nan)
+    shapes = {id(shape): shape for shape, _ in items}.values()  # a handful of lanes
+    if all(shape.mean is None for shape in shapes):
+        return distance
+    total = _rows_by_request(tokens, tokens.x, ordinary)
+    mean = total / torch.from_numpy(n).to(total.device)[:, None]
+    for shape in shapes:
         if shape.mean is not None and shape.whitening is not None and len(shape.whitening):
             rows = np.array([i for i, (s, _) in enumerate(items) if s is shape])
             centred = moment_coordinates(mean[rows], shape.lane) - shape.mean.to(mean.device)
-            distance[rows] = (centred @ shape.whitening.to(mean.device).T).square().sum(1).float().cpu().numpy()
+            whitened = product(centred, shape.whitening.to(mean.device).T, _REQUESTS_BLOCK)
+            distance[rows] = whitened.square().sum(1).cpu().numpy()
     return distance
 
 
-def _split(
-    items: Sequence[tuple[LaneShape, Request]],
-    tokens: _Tokens,
-    features: _Features,
-    sums: NDArray[np.float64],
-    scores: NDArray[np.float32],
-    x_sum: NDArray[np.float64],
-) -> list[RequestStats]:
-    """One RequestStats for each request."""
-    ends = np.cumsum(tokens.counts)
-    scores[:, SCORES.index("mahalanobis_sq")] = _mahalanobis(items, tokens)
-    stats = []
-    for i, (shape, _) in enumerate(items):
-        of_request = slice(int(ends[i] - tokens.counts[i]), int(ends[i]))
-        own = slice(int(features.start[i]), int(features.start[i + 1]))
-        ids, maximum = features.ids[own], features.maximum[own]
-        cap = np.ones(1, np.float32) if shape.cap is None else shape.cap[ids]
-        stats.append(
-            RequestStats(
-                shape=shape, tokens=int(tokens.counts[i]), too_short=bool(tokens.too_short[i]), feature_ids=ids,
-                fired=features.fired[own], tokens_fired=features.tokens_fired[own], act_sum=features.act_sum[own],
-                act_sq_sum=features.act_sq_sum[own], maximum=maximum,
-                magnitude=np.minimum(maximum / cap, 1) if shape.cap is not None else np.zeros_like(maximum),
-                sums=sums[i], x_sum=x_sum[i], scores=scores[i],
-                moments=None if shape.projector_version else tokens.moments(of_request, shape),
-            )
-        )  # fmt: skip
-    return stats
+def _fit_tokens(items: Sequence[Item], tokens: Tokens) -> tuple[torch.Tensor, NDArray[np.int64]]:
+    """The tokens [k, d_in] that enter fit moments, and where those of each request begin."""
+    in_fit = np.array([shape.projector_version == FIT for shape, _ in items], np.bool_)
+    chosen = in_fit[tokens.request] & ~tokens.massive
+    x = tokens.x[torch.from_numpy(chosen).to(tokens.x.device)] if chosen.any() else tokens.x[:0]
+    return x, _bounds(tokens.request[chosen], len(items))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_interp.encode.encoder import RequestStats
+from stream_interp.encode.statistics import PerFeature
 from stream_interp.records.example import Example
 from stream_interp.records.lane import Lane
 from stream_interp.records.snapshot import MAX_NAME_CHARS
@@ -89,17 +89,17 @@ class OpenExamples:
         self._features, self._activations = np.zeros(0, np.int32), np.zeros(0, np.float32)
         self._requests: list[str] = []
 
-    def add(self, requests: Sequence[tuple[str, RequestStats]]) -> None:
-        """Takes in (request id, statistics) in log order; of equal maxima the first stays."""
-        feature = np.concatenate([self._features, *(stats.feature_ids for _, stats in requests)])
-        activation = np.concatenate([self._activations, *(stats.maximum for _, stats in requests)])
-        lengths = [1] * len(self._features) + [len(stats.feature_ids) for _, stats in requests]
+    def add(self, requests: Sequence[str], maxima: PerFeature) -> None:
+        """Takes in request ids and their features' maxima in log order; of equal maxima the first stays."""
+        feature = np.concatenate([self._features, maxima.feature.astype(np.int32)])
+        activation = np.concatenate([self._activations, maxima.value.astype(np.float32)])
+        lengths = np.concatenate([np.ones(len(self._features), np.int64), np.diff(maxima.bounds)])
         request = np.repeat(np.arange(len(lengths)), lengths)
         slot = self._slots(feature[activation > 0])[feature]
         held = np.flatnonzero((slot >= 0) & (activation > 0))
         order = held[np.lexsort((-activation[held], slot[held]))]  # stable
         best = order[np.flatnonzero(np.diff(slot[order], prepend=-1))]
-        names = [*self._requests, *(request_id for request_id, _ in requests)]
+        names = [*self._requests, *requests]
         self._features, self._activations = feature[best], activation[best]
         self._requests = [names[k] for k in request[best]]
 

@@ -6,12 +6,14 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
-from stream_interp.encode.encoder import Encoder, RequestStats
+from stream_interp.encode.encoder import Encoder
 from stream_interp.encode.examples import OpenExamples
 from stream_interp.encode.lanes import LaneEntry
 from stream_interp.encode.position import Position
 from stream_interp.encode.requests import Request
+from stream_interp.encode.statistics import Statistics
 from stream_interp.encode.window import OpenWindow
 from stream_interp.records.cut import Cut, LaneCount, Reason
 from stream_interp.records.dlq import DeadLetter
@@ -99,7 +101,7 @@ class OpenCut:
         """The open window of a lane."""
         lane = self.lanes.get(entry.lane_id)
         if lane is None:
-            window = OpenWindow(entry.shape, acts_dtype, entry.d_in, entry.d_sae)
+            window = OpenWindow(entry.shape, acts_dtype, entry.d_in, entry.d_sae, entry.d_out)
             rule = entry.examples
             examples = OpenExamples(entry.shape.lane, entry.d_sae, rule) if rule else None
             lane = self.lanes[entry.lane_id] = LaneWindow(entry, window, now_s, examples)
@@ -168,22 +170,21 @@ def encode_work(cuts: list[OpenCut], encode: Callable[[Encoder | None, list[Work
             groups.setdefault(_batch_key(work), []).append(work)
         cut.work = []
     for group in groups.values():
+        group.sort(key=lambda work: id(work.window))  # one run of requests for each window; stable
         for batch in _bounded(group, max_bytes):
             encode(batch[0].entry.sae, batch)
 
 
-def add_statistics(batch: Sequence[Work], stats: Sequence[RequestStats]) -> None:
+def add_statistics(batch: Sequence[Work], stats: Statistics) -> None:
     """The statistics of each request into its window and its examples, in the order of the batch."""
-    windows = dict[OpenWindow, list[RequestStats]]()
-    examples = dict[OpenExamples, list[tuple[str, RequestStats]]]()
-    for work, of_request in zip(batch, stats, strict=True):
-        windows.setdefault(work.window, []).append(of_request)
-        if work.examples is not None and not of_request.too_short:
-            examples.setdefault(work.examples, []).append((work.request.request_id, of_request))
-    for window, own in windows.items():
+    start = 0
+    for window, run in groupby(batch, lambda work: work.window):
+        works = list(run)
+        own = stats.of(start, start := start + len(works))
         window.add(own)
-    for example, requests in examples.items():
-        example.add(requests)
+        examples = works[0].examples
+        if examples is not None:
+            examples.add([work.request.request_id for work in works], own.maxima)
 
 
 def _batch_key(work: Work) -> tuple[object, ...]:

@@ -139,7 +139,7 @@ class Encode:
         stats = encode_batch(sae, [(work.entry.shape, work.request) for work in batch], batch[0].entry.device)
         with self._watch.timed("window"):
             add_statistics(batch, stats)
-        self._counters.update(requests=len(batch), tokens=sum(of_request.tokens for of_request in stats))
+        self._counters.update(requests=len(batch), tokens=int(stats.tokens.sum()))
 
     def _commit(self, closed: Sequence[ClosedCut]) -> None:
         """One transaction for all of them. If it fails, their partitions start again from what is committed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,9 +15,12 @@ from stream_interp.records.arrays import Arrays
 from stream_interp.records.control import ProjectorHeader
 from stream_interp.records.lane import Lane
 from stream_interp.records.moments import MOMENT_COORDINATES
-from stream_interp.records.window import FIT
+from stream_interp.records.window import ERROR_EVERY, FIT
+from stream_interp.sae.blocks import product
 
 PROJECTIONS_BYTES = 512 * 1024 * 1024  # 16 MB a site at d_in 4,096; names and widths are the producers' to choose
+MOMENT_BLOCK = 128  # rows of a product at once
+_SQUARES_BLOCK = 512
 MASSIVE_SHARE = 0.9  # of ‖x‖² in one coordinate; on real activations massive tokens start at 0.915, others end at 0.848
 MASSIVE_MIN_D_IN = 256
 
@@ -47,12 +51,14 @@ class LaneShape:
         unit_tokens: a request's first so many counted tokens make its indicators and scores; 0 = all of them.
         mean, whitening: [r] and [kept, r] float64, None in fit.
         cap: [d_sae] float32, what a request's maximum is divided by; None in fit.
+        error_every: one of so many counted tokens enters the error terms.
         massive: rule for massive-activation tokens: `share`, `norm:LIMIT` or `off`.
     """
 
     lane: Lane
     projector_version: int = FIT
     unit_tokens: int = 0
+    error_every: int = ERROR_EVERY
     mean: torch.Tensor | None = None
     whitening: torch.Tensor | None = None
     cap: NDArray[np.float32] | None = None
@@ -68,6 +74,7 @@ def shape_of(lane: Lane, projector: tuple[ProjectorHeader, Arrays] | None, massi
         lane=lane,
         projector_version=header.version,
         unit_tokens=header.unit_tokens,
+        error_every=header.error_every,
         mean=torch.from_numpy(arrays["mean"].astype(np.float64)),
         whitening=torch.from_numpy(arrays["whitening"].astype(np.float64)),
         cap=arrays["cap"].astype(np.float32) if header.d_sae else None,
@@ -75,17 +82,29 @@ def shape_of(lane: Lane, projector: tuple[ProjectorHeader, Arrays] | None, massi
     )
 
 
-def massive_tokens(x: torch.Tensor, rule: str) -> torch.Tensor:
-    """Which of the tokens `x` [n, d_in] carry massive activations, [n] bool (design §4, "Window")."""
-    sq_norm = x.square().sum(1)
+class Squares(NamedTuple):
+    """Of each token: ‖x‖² and max_j x_j², [n] float32."""
+
+    total: torch.Tensor
+    largest: torch.Tensor
+
+
+def squares(x: torch.Tensor) -> Squares:
+    """Of the tokens `x` [n, d_in], a few at a time: their squares stay in the cache."""
+    parts = [Squares(block.sum(1), block.amax(1)) for block in map(torch.square, torch.split(x, _SQUARES_BLOCK))]
+    return Squares(*map(torch.cat, zip(*parts, strict=True)))
+
+
+def massive_tokens(of: Squares, d_in: int, rule: str) -> torch.Tensor:
+    """Which tokens carry massive activations, [n] bool (design §4, "Window")."""
     kind, _, limit = rule.partition(":")
     if kind == "norm":
-        return sq_norm > float(limit) ** 2
+        return of.total > float(limit) ** 2
     if kind not in ("share", "off"):
         raise UsageError(f"sites.massive = {rule!r}: expected share, norm:LIMIT or off")
-    if kind == "off" or x.shape[1] < MASSIVE_MIN_D_IN:
-        return torch.zeros_like(sq_norm, dtype=torch.bool)
-    return x.abs().amax(1).square() > MASSIVE_SHARE * sq_norm
+    if kind == "off" or d_in < MASSIVE_MIN_D_IN:
+        return torch.zeros_like(of.total, dtype=torch.bool)
+    return of.largest > MASSIVE_SHARE * of.total
 
 
 def moment_coordinates(x: torch.Tensor, lane: Lane) -> torch.Tensor:
@@ -93,7 +112,7 @@ def moment_coordinates(x: torch.Tensor, lane: Lane) -> torch.Tensor:
     d_in = x.shape[1]
     if d_in <= MOMENT_COORDINATES:
         return x
-    return x @ _projections(f"{lane.tenant}/{lane.model_id}/{lane.hook_name}", d_in).to(x)
+    return product(x, _projections(f"{lane.tenant}/{lane.model_id}/{lane.hook_name}", d_in).to(x), MOMENT_BLOCK)
 
 
 def _projections(site: str, d_in: int) -> torch.Tensor:

@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stream_interp.encode.encoder import SUMS, RequestStats
-from stream_interp.encode.requests import LaneShape
+from stream_interp.encode.requests import LaneShape, moment_coordinates
+from stream_interp.encode.statistics import SUMS, PerFeature, Statistics
 from stream_interp.records.arrays import Arrays
-from stream_interp.records.lengths import BINS, length_bin
+from stream_interp.records.lengths import BINS, length_bins
 from stream_interp.records.moments import Moments
-from stream_interp.records.window import SCORES, CutRef, LaneSums, Window, WindowHeader
+from stream_interp.records.window import FIT, SCORES, CutRef, LaneSums, Window, WindowHeader
 
 
 class OpenWindow:
     """Sums of the requests counted so far. One per (lane, input partition), dropped on revoke."""
 
-    def __init__(self, shape: LaneShape, acts_dtype: str, d_in: int, d_sae: int) -> None:
+    def __init__(self, shape: LaneShape, acts_dtype: str, d_in: int, d_sae: int, d_out: int = 0) -> None:
         self.shape, self.d_in, self.d_sae, self.acts_dtype = shape, d_in, d_sae, acts_dtype
         self.requests = self.tokens = 0
         self.not_counted: Counter[str] = Counter()
         self._fired = np.zeros(d_sae, np.int32)
         self._tokens_fired = np.zeros(d_sae, np.int64)
-        self._sums = np.zeros((3, d_sae))  # act, act², magnitude
+        self._act_sum, self._act_sq_sum, self._mag_sum = np.zeros((3, d_sae))
         self._maximum = np.zeros(d_sae, np.float32)
         self._lane_sums = np.zeros(len(SUMS))
-        self._x_sum = np.zeros(d_in)
+        self._target_sum = np.zeros(d_out or d_in)
         self._lengths = np.zeros(BINS, np.int64)
         self._scores: list[NDArray[np.float32]] = []
         self._moments: Moments | None = None
@@ -40,31 +39,40 @@ class OpenWindow:
         """Nothing to say about the lane at this cut."""
         return not self.requests and not self.not_counted.total()
 
-    def add(self, stats: Sequence[RequestStats]) -> None:
-        """Counts requests, in log order. Requests below unit_tokens enter the account and the length histogram only."""
-        counted = [s for s in stats if not s.too_short]
-        self.not_counted["too_short"] += len(stats) - len(counted)
-        for s in stats:
-            self._lengths[length_bin(s.tokens)] += 1
-        for s in counted:
-            self.requests += 1
-            self.tokens += s.tokens
-            ids = s.feature_ids  # unique within a request, so plain indexing adds
-            self._fired[ids] += s.fired
-            self._tokens_fired[ids] += s.tokens_fired
-            self._sums[:, ids] += (s.act_sum, s.act_sq_sum, s.magnitude)
-            self._maximum[ids] = np.maximum(self._maximum[ids], s.maximum)
-            self._lane_sums += s.sums
-            self._x_sum += s.x_sum
-            self._scores.append(s.scores)
-        self._add_moments([s.moments for s in counted if s.moments is not None])
+    def add(self, stats: Statistics) -> None:
+        """Counts requests, in log order. Requests below unit_tokens enter the account and the length histogram only.
 
-    def _add_moments(self, parts: list[torch.Tensor]) -> None:
+        Every sum grows by one entry after the other, so how requests come in batches changes nothing.
+        """
+        counted = ~stats.too_short
+        self.not_counted["too_short"] += int(stats.too_short.sum())
+        np.add.at(self._lengths, length_bins(stats.tokens), 1)
+        self.requests += int(counted.sum())
+        self.tokens += int(stats.tokens[counted].sum())
+        _, feature, act = stats.firings
+        np.add.at(self._tokens_fired, feature, 1)
+        np.add.at(self._act_sum, feature, act)
+        np.add.at(self._act_sq_sum, feature, np.square(act))
+        self._add_maxima(stats.maxima)
+        for sums, target_sum in zip(stats.sums[counted], stats.target_sum[counted], strict=True):
+            self._lane_sums += sums
+            self._target_sum += target_sum
+        self._scores.append(stats.scores[counted])
+        if self.shape.projector_version == FIT:
+            self._add_moments(moment_coordinates(stats.fit_x, self.shape.lane))
+
+    def _add_maxima(self, maxima: PerFeature) -> None:
+        _, feature, maximum = maxima
+        np.add.at(self._fired, feature, 1)
+        np.maximum.at(self._maximum, feature, maximum)
+        if self.shape.cap is not None:
+            magnitude = np.minimum(maximum / self.shape.cap[feature], 1)
+            np.add.at(self._mag_sum, feature, magnitude.astype(np.float64))
+
+    def _add_moments(self, x: torch.Tensor) -> None:
         """All requests at once: the r² work of a merge is done once a batch, not once a request."""
-        if not parts:
-            return
-        x = torch.cat(parts)
-        self._moments = self._moments or Moments(x.shape[1])
+        if not self._moments:
+            self._moments = Moments(x.shape[1])
         if len(x):
             centred = x - x.double().mean(0).to(x)
             scatter = (centred.T @ centred).double().cpu().numpy()
@@ -91,12 +99,12 @@ class OpenWindow:
             "feature_ids": ids,
             "requests_fired": self._fired[ids],
             "tokens_fired": self._tokens_fired[ids],
-            "act_sum": self._sums[0, ids],
-            "act_sq_sum": self._sums[1, ids],
-            "mag_sum": self._sums[2, ids],
+            "act_sum": self._act_sum[ids],
+            "act_sq_sum": self._act_sq_sum[ids],
+            "mag_sum": self._mag_sum[ids],
             "request_max": self._maximum[ids],
-            "request_scores": np.array(self._scores, np.float32).reshape(-1, len(SCORES)),
-            "x_sum": self._x_sum,
+            "request_scores": np.concatenate([np.zeros((0, len(SCORES)), np.float32), *self._scores]),
+            "x_sum": self._target_sum,
             "length_histogram": self._lengths,
         }
         if self._moments:

@@ -61,6 +61,7 @@ class ProjectorHeader(Struct, frozen=True, kw_only=True):
     lane: Lane
     version: int
     unit_tokens: int
+    error_every: int = 1  # one of so many counted tokens of a request is in the error terms
     d_in: int
     d_sae: int
     fit_requests: int

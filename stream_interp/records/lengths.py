@@ -15,9 +15,9 @@ EDGES: NDArray[np.int64] = np.unique(  # EDGES[i] is the shortest length in bin 
 BINS = len(EDGES)
 
 
-def length_bin(tokens: int) -> int:
-    """The bin of a request with so many counted tokens."""
-    return int(np.searchsorted(EDGES, tokens, side="right")) - 1
+def length_bins(tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The bins of requests with so many counted tokens."""
+    return np.searchsorted(EDGES, tokens, side="right").astype(np.int64) - 1
 
 
 def percentile(histogram: NDArray[np.int64], share: float) -> int:

@@ -22,6 +22,8 @@ CHUNK_BYTES = 900_000  # below every default of max.message.bytes
 
 MAX_WIDTH = 1 << 23  # of d_in and d_sae: whatever a header says becomes arrays of so many numbers
 
+ERROR_EVERY = 20  # one of so many counted tokens is decoded for the error terms; less in short units
+
 FIT, CALIBRATED = 0, 1  # projector_version 0 is a fit window; ≥ 1 names the projector that shaped the window
 
 SCORES = ("mean_sq_norm", "mahalanobis_sq", "error_share", "l0", "massive_share")
@@ -36,8 +38,8 @@ ARRAYS = {
     "mag_sum": ("float64", "Σ over requests of min(request maximum / cap_f, 1); 0 in fit windows"),
     "request_max": ("float32", "largest request maximum, activation units; what cap_f comes from"),
     "request_scores": ("float32", "[requests, len(SCORES)], requests in log order, NaN where not available"),
-    "x_sum": ("float64", "[d_in], Σ x over error tokens"),
-    "length_histogram": ("int64", "requests by counted tokens, bins of `length_bin`"),
+    "x_sum": ("float64", "[d_in], or of transcoders [d_out]: Σ over error tokens of what the SAE explains"),
+    "length_histogram": ("int64", "requests by counted tokens, bins of `length_bins`"),
     "fit_sum": ("float64", "[r], fit windows: Σ of the moment coordinates over counted tokens that are not massive"),
     "fit_scatter": ("float32", "[r·(r+1)/2], fit windows: upper triangle of the scatter about the window's own mean"),
 }

@@ -1,48 +1,99 @@
-"""From pre-activations to feature activations, in place: a second buffer of that size would cost as much again."""
+"""What fires: the encoder's matrix product in tiles that stay in the cache, each looked through as soon as it is there.
+
+A matrix product rounds a row differently in batches of different heights. So rows are multiplied in blocks of one
+height, the last padded with zeros, and a row's features never depend on its neighbours. Tiles of features keep the
+pre-activations in the cache and never hold [n, d_sae] at once; they are also no slower than one large product.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 
-_ENTRIES_IN_CACHE = 1 << 20  # the fill finds in the cache what the comparison read; fewer would wait on threads
+from stream_interp.sae.blocks import blocks
+from stream_interp.sae.canonical import Canonical
+from stream_interp.sae.firings import Firings, where
+
+BLOCK_TOKENS = 384  # a multiple of 8; fewer would wait for the weights, more would be padding
+TILE_FEATURES = 1_536  # a tile of both is 2.4 MB in float32
 
 
-def keep_above_each(pre: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
-    """In place: entries of `pre` [n, d_sae] not above `threshold` [d_sae] become 0. NaN stays NaN."""
-    for rows in torch.split(pre, _rows_in_cache(pre)):
-        rows.masked_fill_(rows <= threshold, 0.0)
-    return pre
+def fire(canonical: Canonical, z: torch.Tensor) -> Firings:
+    """What fires in `z` [n, d_in], normalised and of the dtype of `canonical`. A NaN fires, so that it is seen."""
+    tiles, parts = _Tiles(canonical), [Firings.none(z)]
+    for start, rows, block in blocks(z, BLOCK_TOKENS):
+        found = tiles.firings(block, rows)
+        parts.append(found._replace(token=found.token + start))
+    return Firings(*map(torch.cat, zip(*parts, strict=True)))
 
 
-def keep_above(pre: torch.Tensor, threshold: float) -> torch.Tensor:
-    """In place: the same with one threshold for all features, in one pass."""
-    return torch.threshold_(pre, threshold, 0.0)
+class _Tiles:
+    """The tiles of one SAE, and the memory that each of them uses again."""
+
+    def __init__(self, canonical: Canonical) -> None:
+        d_sae, like = len(canonical.b_enc), canonical.b_enc
+        self._canonical, self._group = canonical, d_sae // (canonical.k or 1) if canonical.grouped else 1
+        self._width = min(d_sae, max(1, TILE_FEATURES // self._group) * self._group)
+        self._pre = like.new_empty(BLOCK_TOKENS * self._width)
+        self._mask = torch.empty(BLOCK_TOKENS * self._width, dtype=torch.bool, device=like.device)
+
+    def firings(self, block: torch.Tensor, rows: int) -> Firings:
+        """What fires in the first `rows` of `block` [BLOCK_TOKENS, d_in]."""
+        if self._canonical.k is not None and not self._canonical.grouped:
+            return self._top_k(block, rows, self._canonical.k)
+        select = self._group_max if self._canonical.grouped else self._above
+        token, feature, value = map(torch.cat, zip(*(select(p, s, rows) for s, p in self._pres(block)), strict=True))
+        by_token = torch.argsort(token, stable=True)
+        return Firings(token[by_token], feature[by_token], value[by_token])
+
+    def _pres(self, block: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+        """The first feature, and the pre-activations [BLOCK_TOKENS, width], of each tile."""
+        W_enc, b_enc = self._canonical.W_enc, self._canonical.b_enc
+        for start in range(0, len(b_enc), self._width):
+            bias = b_enc[start : start + self._width]
+            out = self._pre[: BLOCK_TOKENS * len(bias)].view(BLOCK_TOKENS, len(bias))
+            yield start, torch.addmm(bias, block, W_enc[:, start : start + len(bias)], out=out)
+
+    def _above(self, pre: torch.Tensor, start: int, rows: int) -> Firings:
+        """Entries above their threshold; gated, those of them that the magnitude leaves above 0."""
+        width = pre.shape[1]
+        mask = self._mask[: pre.numel()].view_as(pre)
+        threshold = self._canonical.threshold[start : start + width]
+        torch.le(pre, threshold, out=mask).logical_not_()
+        mask[rows:] = False
+        place = where(mask)
+        token, value = place // width, pre.view(-1)[place]
+        feature = place - token * width + start
+        if self._canonical.magnitude is None:
+            return Firings(token, feature, value)
+        gain, offset = (per_feature[feature] for per_feature in self._canonical.magnitude)
+        value = (value * gain).add_(offset).relu_()
+        return _fired(token, feature, value)
+
+    def _group_max(self, pre: torch.Tensor, start: int, rows: int) -> Firings:
+        """The largest entry of each group of neighbours, where above 0; of equal ones one."""
+        value, place = pre[:rows].view(rows, -1, self._group).max(dim=2)
+        feature = place + start + torch.arange(0, pre.shape[1], self._group, device=pre.device)
+        return _fired(_tokens(value), feature.view(-1), value.view(-1).relu())
+
+    def _top_k(self, block: torch.Tensor, rows: int, k: int) -> Firings:
+        """The k largest entries of each row, those above 0: the k largest of the k largest of each tile."""
+        values, features = [], []
+        for start, pre in self._pres(block):
+            value, feature = pre[:rows].topk(min(k, pre.shape[1]), dim=1, sorted=False)
+            values.append(value)
+            features.append(feature + start)
+        value, place = torch.cat(values, 1).topk(k, dim=1, sorted=False)
+        feature, order = torch.cat(features, 1).gather(1, place).sort(dim=1)
+        return _fired(_tokens(value), feature.view(-1), value.gather(1, order).view(-1).relu())
 
 
-def keep_gated(pre: torch.Tensor, threshold: torch.Tensor, gain: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
-    """In place: entries of `pre` [n, d_sae] become relu(p·gain + offset) where p > threshold, else 0. NaN stays NaN."""
-    for rows in torch.split(pre, _rows_in_cache(pre)):
-        closed = rows <= threshold
-        rows.mul_(gain).add_(offset).relu_().masked_fill_(closed, 0.0)
-    return pre
+def _tokens(value: torch.Tensor) -> torch.Tensor:
+    """The row of each entry of `value` [rows, m], flat."""
+    return torch.arange(len(value), device=value.device).repeat_interleave(value.shape[1])
 
 
-def keep_group_max(pre: torch.Tensor, k: int) -> torch.Tensor:
-    """In place: all but the largest entry of each of `k` equal groups of neighbours, and those not above 0, become 0.
-
-    Of equal largest entries one is kept. d_sae must be a multiple of k.
-    """
-    groups = pre.view(len(pre), k, pre.shape[1] // k)
-    values, places = groups.max(dim=2, keepdim=True)
-    groups.zero_().scatter_(2, places, values.relu_())
-    return pre
-
-
-def keep_top_k(pre: torch.Tensor, k: int) -> torch.Tensor:
-    """In place: all but the `k` largest entries of a row, and those not above 0, become 0. NaN stays NaN."""
-    values, features = pre.topk(k, dim=1, sorted=False)
-    return pre.zero_().scatter_(1, features, values.relu_())
-
-
-def _rows_in_cache(pre: torch.Tensor) -> int:
-    return max(1, _ENTRIES_IN_CACHE // pre.shape[1] if pre.device.type == "cpu" else len(pre))
+def _fired(token: torch.Tensor, feature: torch.Tensor, value: torch.Tensor) -> Firings:
+    fired = value != 0
+    return Firings(token[fired], feature[fired], value[fired])

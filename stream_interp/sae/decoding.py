@@ -5,25 +5,27 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import embedding_bag
 
+from stream_interp.sae.firings import Firings
+
 _GROUP = 16  # one long float32 sum over 200 large terms was off by twice what the golden files allow
 
 
-def decode_sparse(acts: torch.Tensor, W_dec: torch.Tensor, b_dec: torch.Tensor) -> torch.Tensor:
+def decode_fired(fired: Firings, n: int, W_dec: torch.Tensor, b_dec: torch.Tensor) -> torch.Tensor:
     """`acts @ W_dec + b_dec` [n, d_out], reading only the rows of `W_dec` [d_sae, d_out] whose feature fired.
 
     Sums in groups of 16 fired features of a token, in feature order, then over groups: a row of the result does not
     depend on the other rows. Scratch per token with f fired features: some 40·f bytes and f/16 rows of the output.
     """
-    tokens, features = acts.nonzero(as_tuple=True)
-    place_in_token = torch.arange(len(tokens), device=acts.device) - _starts(tokens, len(acts))[tokens]
+    token = fired.token
+    place_in_token = torch.arange(len(token), device=token.device) - _starts(token, n)[token]
     groups = (place_in_token % _GROUP == 0).nonzero().squeeze(1)
-    sums = embedding_bag(features, W_dec, groups, mode="sum", per_sample_weights=acts[tokens, features])
-    every_group = torch.arange(len(groups), device=acts.device)
-    return embedding_bag(every_group, sums, _starts(tokens[groups], len(acts)), mode="sum").add_(b_dec)
+    sums = embedding_bag(fired.feature, W_dec, groups, mode="sum", per_sample_weights=fired.value)
+    every_group = torch.arange(len(groups), device=token.device)
+    return embedding_bag(every_group, sums, _starts(token[groups], n), mode="sum").add_(b_dec)
 
 
 def decode_dense(acts: torch.Tensor, W_dec: torch.Tensor, b_dec: torch.Tensor) -> torch.Tensor:
-    """The same by one matrix product over all features."""
+    """The same by one matrix product over all features of `acts` [n, d_sae]."""
     return torch.addmm(b_dec, acts, W_dec)
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -12,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from stream_interp.errors import UsageError
-from stream_interp.sae.activation import keep_above, keep_above_each, keep_gated, keep_group_max, keep_top_k
+from stream_interp.sae.activation import fire
 from stream_interp.sae.canonical import Canonical
 from stream_interp.sae.config import SAEConfig
-from stream_interp.sae.decoding import decode_sparse
+from stream_interp.sae.decoding import decode_fired
+from stream_interp.sae.firings import Firings
 from stream_interp.sae.normalisation import Normalised, normalise
 
 Matrix = torch.Tensor | NDArray[Any]
@@ -58,13 +57,19 @@ class SAE:
         return sum(tensor.nbytes for tensor in self.canonical.tensors)
 
     def encode(self, x: Matrix) -> torch.Tensor:
-        """Feature activations [n, d_sae] of `x` [n, d_in]. Allocates n·d_sae entries and nothing else of that size.
+        """Feature activations [n, d_sae] of `x` [n, d_in]; a row's do not depend on the other rows, bit for bit.
+
+        Rows are multiplied 384 at a time, so one at a time is slow. Allocates n·d_sae entries and little else.
 
         Raises:
             UsageError: `x` is not a floating-point matrix of width d_in.
         """
+        return self.firings(x).dense(len(x), self.d_sae)
+
+    def firings(self, x: Matrix) -> Firings:
+        """The entries of `encode(x)` that are not 0; never holds [n, d_sae]. Raises UsageError."""
         with torch.inference_mode():
-            return self._encode(normalise(self.canonical.normalisation, _floats(x, "x", self.d_in, self.device)))
+            return self._fire(normalise(self.canonical.normalisation, _floats(x, "x", self.d_in, self.device)))
 
     def decode(self, acts: Matrix) -> torch.Tensor:
         """`acts` [n, d_sae] @ W_dec + b_dec [n, d_out].
@@ -75,43 +80,33 @@ class SAE:
             UsageError: `acts` is not a floating-point matrix of width d_sae.
         """
         with torch.inference_mode():
-            return self._decode(acts)
+            return self._decode(self._fired(acts), len(acts))
 
     def reconstruct(self, x: Matrix) -> torch.Tensor:
         """What the SAE makes of `x` [n, d_in]: [n, d_out] in the units of the raw input. Raises UsageError."""
         with torch.inference_mode():
             raw = _floats(x, "x", self.d_in, self.device)
             normalised = normalise(self.canonical.normalisation, raw)
-            return self._reconstruct(raw, normalised, self._encode(normalised))
+            return self._reconstruct(raw, normalised, self._fire(normalised))
 
-    def reconstruct_from(self, x: Matrix, acts: Matrix) -> torch.Tensor:
-        """The same where `acts` = `encode(x)` [n, d_sae] is at hand. Raises UsageError."""
+    def reconstruct_from(self, x: Matrix, acts: Matrix | Firings) -> torch.Tensor:
+        """The same where `acts` = `encode(x)` [n, d_sae] or `firings(x)` is at hand. Raises UsageError."""
         with torch.inference_mode():
             raw = _floats(x, "x", self.d_in, self.device)
-            return self._reconstruct(raw, normalise(self.canonical.normalisation, raw), acts)
+            fired = acts if isinstance(acts, Firings) else self._fired(acts)
+            return self._reconstruct(raw, normalise(self.canonical.normalisation, raw), fired)
 
-    @cached_property
-    def _activate(self) -> Callable[[torch.Tensor], torch.Tensor]:
-        if self.canonical.k is not None:
-            return partial(keep_group_max if self.canonical.grouped else keep_top_k, k=self.canonical.k)
-        if self.canonical.magnitude is not None:
-            gain, offset = self.canonical.magnitude
-            return partial(keep_gated, threshold=self.canonical.threshold, gain=gain, offset=offset)
-        low, high = torch.aminmax(self.canonical.threshold)
-        if low == high:
-            return partial(keep_above, threshold=float(low))
-        return partial(keep_above_each, threshold=self.canonical.threshold)
+    def _fire(self, normalised: Normalised) -> Firings:
+        return fire(self.canonical, normalised.x.to(self.dtype))
 
-    def _encode(self, normalised: Normalised) -> torch.Tensor:
-        z = normalised.x.to(self.dtype)
-        return self._activate(torch.addmm(self.canonical.b_enc, z, self.canonical.W_enc))
+    def _fired(self, acts: Matrix) -> Firings:
+        return Firings.of(_floats(acts, "acts", self.d_sae, self.device).to(self.dtype))
 
-    def _decode(self, acts: Matrix) -> torch.Tensor:
-        fired = _floats(acts, "acts", self.d_sae, self.device).to(self.dtype)
-        return decode_sparse(fired, self.canonical.W_dec, self.canonical.b_dec)
+    def _decode(self, fired: Firings, n: int) -> torch.Tensor:
+        return decode_fired(fired, n, self.canonical.W_dec, self.canonical.b_dec)
 
-    def _reconstruct(self, raw: torch.Tensor, normalised: Normalised, acts: Matrix) -> torch.Tensor:
-        output = normalised.undo(self._decode(acts)).to(self.dtype)
+    def _reconstruct(self, raw: torch.Tensor, normalised: Normalised, fired: Firings) -> torch.Tensor:
+        output = normalised.undo(self._decode(fired, len(raw))).to(self.dtype)
         W_skip = self.canonical.W_skip
         return output if W_skip is None else output.addmm_(raw.to(self.dtype), W_skip)
 

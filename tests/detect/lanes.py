@@ -16,6 +16,7 @@ from stream_interp.records.alert import Position
 from stream_interp.records.control import read_projector
 from stream_interp.records.lane import Lane
 from stream_interp.records.window import CutRef, Window
+from stream_interp.sae.firings import Firings
 from stream_interp.settings import DriftSettings
 
 D_IN, D_SAE, TOKENS = 16, 48, 6
@@ -34,14 +35,14 @@ class ToySAE:
         self.w_enc = torch.from_numpy(rng.standard_normal((D_IN, D_SAE)).astype(np.float32) / 4)
         self.w_dec = torch.linalg.pinv(self.w_enc)
 
-    def encode(self, x: torch.Tensor) -> torch.Tensor:
+    def firings(self, x: torch.Tensor) -> Firings:
         """Features above 1."""
         acts = x @ self.w_enc
-        return acts * (acts > 1.0)
+        return Firings.of(acts * (acts > 1.0))
 
-    def reconstruct_from(self, x: torch.Tensor, acts: torch.Tensor) -> torch.Tensor:
+    def reconstruct_from(self, x: torch.Tensor, acts: Firings) -> torch.Tensor:
         """Linear."""
-        return acts @ self.w_dec
+        return acts.dense(len(x), D_SAE) @ self.w_dec
 
 
 LANE = Lane(model_id="m", hook_name="h", sae_fingerprint="toy")

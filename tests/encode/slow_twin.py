@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 
 import numpy as np
@@ -19,15 +20,23 @@ class IntegerSAE:
         self.b_enc = rng.integers(-6, 1, d_sae).astype(np.float32)
         self.W_dec = rng.integers(-1, 2, (d_sae, d_out or d_in)).astype(np.float32)
 
-    def encode(self, x):
+    def firings(self, x):
         import torch
 
-        return (x @ torch.from_numpy(self.W_enc) + torch.from_numpy(self.b_enc)).clamp_min(0)
+        from stream_interp.sae.firings import Firings
+
+        return Firings.of((x @ torch.from_numpy(self.W_enc) + torch.from_numpy(self.b_enc)).clamp_min(0))
 
     def reconstruct_from(self, x, acts):
         import torch
 
-        return acts @ torch.from_numpy(self.W_dec)
+        return acts.dense(len(x), self.d_sae) @ torch.from_numpy(self.W_dec)
+
+
+def in_error(request_id: str, place: int, every: int) -> bool:
+    """Whether the sub-sample of the error terms has a request's counted token."""
+    phase = int.from_bytes(hashlib.blake2b(request_id.encode(), digest_size=8).digest(), "big") % every
+    return place % every == phase
 
 
 def is_massive(x: list[float], rule: str) -> bool:
@@ -37,14 +46,15 @@ def is_massive(x: list[float], rule: str) -> bool:
     return rule == "share" and len(x) >= 256 and max(v * v for v in x) > 0.9 * total
 
 
-def twin(sae: IntegerSAE | None, requests, *, unit=0, massive="off", cap=None, mean=None, whitening=None):
+def twin(sae: IntegerSAE | None, requests, *, unit=0, massive="off", cap=None, mean=None, whitening=None, every=20):
     """Everything of the window, as plain dicts and lists. `requests`: (acts, special or None, acts_out or None)."""
     d_in = requests[0][0].shape[1]
+    d_out = requests[0][0 if requests[0][2] is None else 2].shape[1]
     w = {"requests": 0, "tokens": 0, "too_short": 0, "lengths": [], "fired": {}, "tokens_fired": {}, "act_sum": {},
-         "act_sq_sum": {}, "mag_sum": {}, "request_max": {}, "x_sum": [0.0] * d_in, "scores": [], "fit": [],
+         "act_sq_sum": {}, "mag_sum": {}, "request_max": {}, "x_sum": [0.0] * d_out, "scores": [], "fit": [],
          "error_tokens": 0, "x_sq_sum": 0.0, "err_sq_sum": 0.0, "x_dot_xhat": 0.0, "xhat_sq_sum": 0.0, "l0_sum": 0.0,
          "massive_tokens": 0, "norm_sum": 0.0}  # fmt: skip
-    for acts, special, acts_out in requests:
+    for number, (acts, special, acts_out) in enumerate(requests):
         kept = [t for t in range(len(acts)) if special is None or not special[t]]
         w["lengths"].append(len(kept))
         if len(kept) < max(unit, 1):
@@ -80,19 +90,21 @@ def twin(sae: IntegerSAE | None, requests, *, unit=0, massive="off", cap=None, m
                 sum(v * float(sae.W_dec[f, i]) for f, v in values.items()) for i in range(len(y))]  # fmt: skip
             sq, target = sum(v * v for v in x), sum(v * v for v in y)
             err = 0.0 if sae is None else sum((a - b) ** 2 for a, b in zip(y, xhat, strict=True))
-            w["error_tokens"] += 1
-            w["x_sq_sum"] += target
-            w["err_sq_sum"] += err
-            w["x_dot_xhat"] += sum(a * b for a, b in zip(y, xhat, strict=True))
-            w["xhat_sq_sum"] += sum(b * b for b in xhat)
             w["norm_sum"] += math.sqrt(sq)
-            w["x_sum"] = [a + b for a, b in zip(w["x_sum"], x, strict=True)]
             w["fit"].append(x)
+            sampled = in_error(str(number), place, every)
+            if sampled:
+                w["error_tokens"] += 1
+                w["x_sq_sum"] += target
+                w["err_sq_sum"] += err
+                w["x_dot_xhat"] += sum(a * b for a, b in zip(y, xhat, strict=True))
+                w["xhat_sq_sum"] += sum(b * b for b in xhat)
+                w["x_sum"] = [a + b for a, b in zip(w["x_sum"], y, strict=True)]
             if in_unit:
                 one["sq"].append(sq)
-                one["err"].append(err)
-                one["target"].append(target)
                 one["mean"].append(x)
+                one["err"] += [err] * sampled
+                one["target"] += [target] * sampled
         for f in one["fired"]:
             add(w["fired"], f, 1)
         for f, peak in one["max"].items():

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from stream_interp.encode import encoder
 from stream_interp.encode.encoder import encode_batch
 from stream_interp.encode.requests import LaneShape, Request
 from stream_interp.encode.window import OpenWindow
 from stream_interp.records.lane import Lane
-from stream_interp.records.lengths import BINS, length_bin
+from stream_interp.records.lengths import BINS, length_bins
 from stream_interp.records.moments import unpack_scatter
 from stream_interp.records.window import CutRef, decode_window, encode_window
 from tests.encode.slow_twin import IntegerSAE, twin
@@ -37,7 +36,8 @@ def shape(**more) -> LaneShape:
 
 def window_of(sae, lane_shape: LaneShape, requests, *, batch: int = 10**6):
     d_in = requests[0][0].shape[1]
-    window = OpenWindow(lane_shape, "float16", d_in, sae.d_sae if sae else 0)
+    d_out = 0 if requests[0][2] is None else requests[0][2].shape[1]
+    window = OpenWindow(lane_shape, "float16", d_in, sae.d_sae if sae else 0, d_out)
     items = [(lane_shape, Request(request_id=str(i), acts=a, special_mask=s, acts_out=o))
              for i, (a, s, o) in enumerate(requests)]  # fmt: skip
     for start in range(0, len(items), batch):
@@ -57,7 +57,7 @@ def check(window, slow) -> None:
         assert a[name].tolist() == [slow[key].get(f, 0) for f in ids], name
     np.testing.assert_allclose(a["mag_sum"], [slow["mag_sum"].get(f, 0) for f in ids], rtol=1e-6)
     assert a["x_sum"].tolist() == slow["x_sum"]
-    lengths = np.bincount([length_bin(n) for n in slow["lengths"]], minlength=BINS)
+    lengths = np.bincount(length_bins(np.array(slow["lengths"])), minlength=BINS)
     assert a["length_histogram"].tolist() == lengths.tolist()
     for name in ("error_tokens", "x_sq_sum", "err_sq_sum", "x_dot_xhat", "xhat_sq_sum", "l0_sum", "massive_tokens"):
         assert getattr(header.sums, name) == slow[name], name
@@ -85,9 +85,9 @@ def test_calibrated_window_equals_the_loops(rule):
     sae, requests = IntegerSAE(D_IN, D_SAE), make_requests(40, seed=4, special=True)
     cap = rng.integers(1, 9, D_SAE).astype(np.float32)
     mean, whitening = rng.normal(size=D_IN), rng.normal(size=(3, D_IN))
-    lane_shape = shape(projector_version=7, unit_tokens=3, massive=rule, cap=cap, mean=torch.from_numpy(mean),
-                       whitening=torch.from_numpy(whitening))  # fmt: skip
-    slow = twin(sae, requests, unit=3, massive=rule, cap=cap, mean=mean, whitening=whitening)
+    lane_shape = shape(projector_version=7, unit_tokens=3, error_every=2, massive=rule, cap=cap,
+                       mean=torch.from_numpy(mean), whitening=torch.from_numpy(whitening))  # fmt: skip
+    slow = twin(sae, requests, unit=3, every=2, massive=rule, cap=cap, mean=mean, whitening=whitening)
     assert slow["too_short"] > 0
     window = window_of(sae, lane_shape, requests)
     check(window, slow)
@@ -118,10 +118,9 @@ def test_transcoder_errors_are_about_what_it_predicts():
 
 
 @pytest.mark.parametrize("batch", [1, 7])
-def test_how_requests_are_batched_changes_nothing(batch, monkeypatch):
+def test_how_requests_are_batched_changes_nothing(batch):
     sae, requests = IntegerSAE(D_IN, D_SAE), make_requests(40, seed=8, special=True)
     whole = window_of(sae, shape(), requests)
-    monkeypatch.setattr(encoder, "DENSE_BYTES", 4 * D_SAE * 3)  # three tokens at a time
     parts = window_of(sae, shape(), requests, batch=batch)
     assert parts.header == whole.header
     for name, array in whole.arrays.items():
@@ -135,11 +134,13 @@ def test_lanes_of_one_batch_keep_their_own_shapes():
     sae, requests = IntegerSAE(D_IN, D_SAE), make_requests(30, seed=9)
     cap = np.full(D_SAE, 4, np.float32)
     one, two = shape(), shape(projector_version=5, unit_tokens=2, cap=cap, massive="norm:6")
-    items = [((one, two)[i % 2], Request(request_id=str(i), acts=a)) for i, (a, _, _) in enumerate(requests)]
+    items = [((one, two)[i % 2], Request(request_id=str(i // 2), acts=a)) for i, (a, _, _) in enumerate(requests)]
     stats = encode_batch(sae, items)
     for lane_shape, options in ((one, {}), (two, {"unit": 2, "massive": "norm:6", "cap": cap})):
         window = OpenWindow(lane_shape, "float16", D_IN, D_SAE)
-        window.add([s for s in stats if s.shape is lane_shape])
+        for i in range(len(items)):
+            if items[i][0] is lane_shape:
+                window.add(stats.of(i, i + 1))
         own = requests[::2] if lane_shape is one else requests[1::2]
         check(window.close(CUT, 1), twin(sae, own, **options))
 

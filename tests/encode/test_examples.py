@@ -37,11 +37,16 @@ def rule(features=6, key=None, turns=None):
 
 
 def stats_of(acts, unit=0):
-    """(request id, statistics) of each request, as ENCODE has them."""
+    """Request ids and statistics, as ENCODE has them."""
     shape = LaneShape(lane=LANE, massive="off", unit_tokens=unit, projector_version=1 if unit else 0)
     items = [(shape, Request(request_id=name, acts=a)) for name, a in acts]
-    stats = encode_batch(IntegerSAE(D_IN, D_SAE), items)
-    return [(name, s) for (name, _), s in zip(acts, stats, strict=True)]
+    return [name for name, _ in acts], encode_batch(IntegerSAE(D_IN, D_SAE), items)
+
+
+def add(open_examples, requests, start=0, end=None):
+    names, stats = requests
+    end = min(len(names), len(names) if end is None else end)
+    open_examples.add(names[start:end], stats.of(start, end).maxima)
 
 
 def random_acts(seed, n):
@@ -65,8 +70,8 @@ def slow(acts, order, features, unit=0):
 
 def fast(acts, examples_rule, batch, unit=0):
     open_examples, requests = OpenExamples(LANE, D_SAE, examples_rule), stats_of(acts, unit)
-    for start in range(0, len(requests), batch):
-        open_examples.add(requests[start : start + batch])
+    for start in range(0, len(acts), batch):
+        add(open_examples, requests, start, start + batch)
     return open_examples.close(7)
 
 
@@ -103,10 +108,10 @@ def test_two_partitions_go_by_the_order_they_began_with():
     examples_rule, acts = rule(3), random_acts(2, 20)
     first, second = (OpenExamples(LANE, D_SAE, examples_rule) for _ in range(2))
     requests = stats_of(acts)
-    first.add(requests)
-    second.add(requests[:10])
+    add(first, requests)
+    add(second, requests, 0, 10)
     told = {e.feature for e in first.close(1)}
-    second.add(requests[10:])
+    add(second, requests, 10)
     assert {e.feature for e in second.close(1)} == told
     assert told.isdisjoint(e.feature for e in fast(acts, examples_rule, 100))
 
@@ -114,7 +119,7 @@ def test_two_partitions_go_by_the_order_they_began_with():
 def test_what_is_held_does_not_grow_with_requests():
     open_examples = OpenExamples(LANE, D_SAE, rule(3))
     for seed in range(20):
-        open_examples.add(stats_of(random_acts(seed, 10)))
+        add(open_examples, stats_of(random_acts(seed, 10)))
         held = (open_examples._features, open_examples._activations, open_examples._requests)
         assert all(len(part) <= 3 for part in held)
 
@@ -146,8 +151,9 @@ def in_a_cut(examples_rule):
     feed(partition, [record(Chunk(f"request-{k}"), k) for k in range(4)])
     closed = partition.close()
     work, closed.cut.work = closed.cut.work, []
-    stats = encode_batch(sae, [(w.entry.shape, w.request) for w in work])
-    add_statistics(work, [replace(stats[0], too_short=True), *stats[1:]])
+    too_short = replace(work[0], request=replace(work[0].request, special_mask=np.ones(2, np.bool_)))
+    work = [too_short, *work[1:]]
+    add_statistics(work, encode_batch(sae, [(w.entry.shape, w.request) for w in work]))
     return closed
 
 

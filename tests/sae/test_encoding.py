@@ -1,4 +1,4 @@
-"""Fast paths against slow twins; ties; fingerprints; the lazy import."""
+"""Folding, ties, normalisation; fingerprints; the lazy import."""
 
 from __future__ import annotations
 
@@ -9,70 +9,9 @@ import pytest
 import torch
 
 from stream_interp import sae
-from stream_interp.sae.activation import keep_above, keep_above_each, keep_gated, keep_group_max, keep_top_k
-from stream_interp.sae.decoding import decode_dense, decode_sparse
 from stream_interp.sae.normalisation import normalise
 
 from .conftest import D_IN, D_SAE, Write, weights
-
-
-def _pre(n: int = 700, d_sae: int = 900) -> torch.Tensor:
-    pre = torch.randn(n, d_sae, generator=torch.Generator().manual_seed(3))
-    pre[:, 7] = 0.5  # exactly on the threshold
-    pre[5] = -1.0  # nothing fires
-    return pre
-
-
-def test_thresholds_equal_their_slow_twin() -> None:
-    pre, each = _pre(), torch.linspace(0, 2, 900)
-    each[7] = 0.5
-    assert torch.equal(keep_above_each(pre.clone(), each), torch.where(pre > each, pre, 0.0))
-    assert torch.equal(keep_above(pre.clone(), 0.5), torch.where(pre > 0.5, pre, 0.0))
-    assert torch.equal(keep_above(pre.clone(), 0.0), pre.relu())
-    assert not keep_above(pre.clone(), 0.5)[:, 7].any()
-
-
-def test_activations_work_in_place_and_keep_nan_visible() -> None:
-    for activate in (
-        lambda p: keep_above(p, 0.5), lambda p: keep_above_each(p, torch.full((900,), 0.5)), lambda p: keep_top_k(p, 9)
-    ):  # fmt: skip
-        pre = _pre()
-        pre[3, 4] = float("nan")
-        acts = activate(pre)
-        assert acts.data_ptr() == pre.data_ptr()
-        assert acts[3, 4].isnan()
-        assert acts.isnan().sum() == 1
-
-
-def test_top_k_selects_before_relu() -> None:
-    pre = _pre()
-    kept = torch.zeros_like(pre)
-    for row, out in zip(pre, kept, strict=True):
-        largest = row.argsort(descending=True)[:31]
-        out[largest] = row[largest].relu()
-    acts = keep_top_k(pre.clone(), 31)
-    assert torch.equal(acts, kept)
-    assert not acts[5].any()
-    negative = torch.tensor([[-3.0, 2.0, -1.0, 0.0]])
-    assert keep_top_k(negative, 3).tolist() == [[0.0, 2.0, 0.0, 0.0]]
-
-
-@pytest.mark.parametrize("threshold", [-10.0, 0.0, 1.0, 2.5, 9.0], ids=lambda t: f"above_{t}")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_sparse_decode_equals_dense(threshold: float, dtype: torch.dtype) -> None:
-    acts = torch.where(_pre() > threshold, _pre(), 0.0).to(dtype)
-    generator = torch.Generator().manual_seed(1)
-    W_dec, b_dec = torch.randn(900, 33, generator=generator).to(dtype), torch.randn(33, generator=generator).to(dtype)
-    torch.testing.assert_close(
-        decode_sparse(acts, W_dec, b_dec), decode_dense(acts, W_dec, b_dec), rtol=1e-4, atol=1e-4
-    )
-
-
-def test_sparse_decode_of_a_row_ignores_the_other_rows() -> None:
-    acts, W_dec, b_dec = _pre().relu(), torch.randn(900, 33), torch.randn(33)
-    whole, order = decode_sparse(acts, W_dec, b_dec), torch.randperm(700)
-    assert torch.equal(decode_sparse(acts[order], W_dec, b_dec), whole[order])
-    assert torch.equal(decode_sparse(acts[40:41], W_dec, b_dec), whole[40:41])
 
 
 def test_a_tie_stays_off_after_folding(write: Write) -> None:
@@ -159,17 +98,6 @@ def test_import_is_light() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
-def test_gates_equal_their_slow_twin() -> None:
-    pre, (threshold, gain, offset) = _pre(), torch.linspace(-1, 2, 2_700).view(3, 900)
-    threshold[7] = 0.5
-    expected = torch.where(pre > threshold, (pre * gain + offset).relu(), 0.0)
-    acts = keep_gated(pre.clone(), threshold, gain, offset)
-    assert torch.equal(acts, expected)
-    assert not acts[:, 7].any()
-    pre[3, 4] = float("nan")
-    assert keep_gated(pre, threshold, gain, offset)[3, 4].isnan()
-
-
 @pytest.mark.parametrize("r_mag", [-60.0, -20.0, -8.0, 0.0, 8.0, 20.0])
 @pytest.mark.parametrize("b_mag", [-1.0, 0.0, 1.0])
 def test_a_gate_is_not_lost_to_a_small_magnitude(write: Write, r_mag: float, b_mag: float) -> None:
@@ -183,15 +111,3 @@ def test_a_gate_is_not_lost_to_a_small_magnitude(write: Write, r_mag: float, b_m
     acts = loaded.encode(x).double()
     assert ((acts != 0) != (exact > 1e-40)).double().mean() < 1e-5
     torch.testing.assert_close(acts, exact, rtol=1e-4, atol=1e-5 * max(1.0, float(exact.max())))
-
-
-def test_group_max_equals_its_slow_twin() -> None:
-    pre = _pre()
-    kept = torch.zeros_like(pre)
-    for row, out in zip(pre, kept, strict=True):
-        for start in range(0, 900, 75):
-            largest = start + int(row[start : start + 75].argmax())
-            out[largest] = row[largest].relu()
-    acts = keep_group_max(pre.clone(), 12)
-    assert torch.equal(acts, kept)
-    assert not acts[5].any()

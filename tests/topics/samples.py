@@ -38,7 +38,7 @@ from stream_interp.records.envelope import Envelope, json_record
 from stream_interp.records.example import Example, encode_example
 from stream_interp.records.heartbeat import Heartbeat, encode_heartbeat
 from stream_interp.records.lane import Lane
-from stream_interp.records.lengths import BINS, length_bin
+from stream_interp.records.lengths import BINS, length_bins
 from stream_interp.records.snapshot import Snapshot, encode_snapshot
 from stream_interp.records.status import (
     BaselineCard,
@@ -70,7 +70,7 @@ SNAPSHOT_CHUNK = Snapshot(
     acts_dtype="float32", chunk=1, chunks=3, request_tokens=7,
 )  # fmt: skip
 
-_LENGTHS = np.bincount([length_bin(5), length_bin(5), length_bin(40)], minlength=BINS)
+_LENGTHS = np.bincount(length_bins(np.array([5, 5, 40])), minlength=BINS)
 _HEADER = WindowHeader(
     lane=LANE, cut=CutRef(topic="interp.activations", partition=0, a=100, b=107), requests=REQUESTS, tokens=50,
     not_counted={"duplicate": 1}, closed_at_ms=AT_MS, acts_dtype="float16", projector_version=AT_MS - 1,
