@@ -84,7 +84,7 @@ def _check(sae: Any, path: Path) -> Checked:
     norms, massive = [], []
     for x, _ in file.pairs():
         norms.append(x.norm(dim=1))
-        massive.append(massive_tokens(squares(x), sae.d_in, "share"))
+        massive.append(torch.from_numpy(massive_tokens(squares(x.float().numpy()), sae.d_in, "share")))
     if sae.d_in < MASSIVE_MIN_D_IN:  # in few dimensions one coordinate may well hold most of a norm
         every = torch.cat(norms)
         return check(sae, file.pairs, every > 10 * every.median())

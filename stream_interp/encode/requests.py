@@ -85,17 +85,22 @@ def shape_of(lane: Lane, projector: tuple[ProjectorHeader, Arrays] | None, massi
 class Squares(NamedTuple):
     """Of each token: ‖x‖² and max_j x_j², [n] float32."""
 
-    total: torch.Tensor
-    largest: torch.Tensor
+    total: NDArray[np.float32]
+    largest: NDArray[np.float32]
 
 
-def squares(x: torch.Tensor) -> Squares:
-    """Of the tokens `x` [n, d_in], a few at a time: their squares stay in the cache."""
-    parts = [Squares(block.sum(1), block.amax(1)) for block in map(torch.square, torch.split(x, _SQUARES_BLOCK))]
-    return Squares(*map(torch.cat, zip(*parts, strict=True)))
+def squares(x: NDArray[np.float32]) -> Squares:
+    """Of the tokens `x` [n, d_in], a few at a time: they stay in the cache."""
+    parts = [_squares(x[start : start + _SQUARES_BLOCK]) for start in range(0, max(len(x), 1), _SQUARES_BLOCK)]
+    return Squares(*map(np.concatenate, zip(*parts, strict=True)))
 
 
-def massive_tokens(of: Squares, d_in: int, rule: str) -> torch.Tensor:
+def _squares(x: NDArray[np.float32]) -> Squares:
+    largest = np.maximum(x.max(axis=1), -x.min(axis=1))
+    return Squares(np.einsum("nj,nj->n", x, x), largest * largest)
+
+
+def massive_tokens(of: Squares, d_in: int, rule: str) -> NDArray[np.bool_]:
     """Which tokens carry massive activations, [n] bool (design §4, "Window")."""
     kind, _, limit = rule.partition(":")
     if kind == "norm":
@@ -103,7 +108,7 @@ def massive_tokens(of: Squares, d_in: int, rule: str) -> torch.Tensor:
     if kind not in ("share", "off"):
         raise UsageError(f"sites.massive = {rule!r}: expected share, norm:LIMIT or off")
     if kind == "off" or d_in < MASSIVE_MIN_D_IN:
-        return torch.zeros_like(of.total, dtype=torch.bool)
+        return np.zeros_like(of.total, np.bool_)
     return of.largest > MASSIVE_SHARE * of.total
 
 

@@ -50,20 +50,20 @@ class Tokens:
         units = np.array([shape.unit_tokens for shape, _ in items], np.int64)
         too_short = counts < np.maximum(units, 1)
         lengths = np.where(too_short, 0, counts)
-        x = _matrix([_kept(r, r.acts) for _, r in items], too_short, device)
+        x = _matrix([_kept(r, r.acts) for _, r in items], too_short)
         outs = [_kept(r, r.acts_out) for _, r in items if r.acts_out is not None]
         request = np.repeat(np.arange(len(items)), lengths)
         place = np.arange(len(request)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        of_x = squares(x)
+        of_x = squares(x.numpy())
         massive = np.zeros(len(request), np.bool_)
         for rule in {shape.massive for shape, _ in items}:
             ruled = np.array([shape.massive == rule for shape, _ in items])[request]
-            massive |= ruled & massive_tokens(of_x, x.shape[1], rule).cpu().numpy()
+            massive |= ruled & massive_tokens(of_x, x.shape[1], rule)
         phases = np.array([_phase(shape, r) for shape, r in items], np.int64)[request]
         every = np.array([shape.error_every for shape, _ in items], np.int64)[request]
         return cls(
-            counts=counts, too_short=too_short, x=x, sq_norm=of_x.total.cpu().numpy(), request=request,
-            target=_matrix(outs, too_short, device) if outs else x, massive=massive,
+            counts=counts, too_short=too_short, x=x.to(device), sq_norm=of_x.total, request=request,
+            target=(_matrix(outs, too_short) if outs else x).to(device), massive=massive,
             in_unit=place < np.where(units == 0, counts, units)[request],
             in_error=(place % every == phases) & ~massive,
         )  # fmt: skip
@@ -77,9 +77,9 @@ def _kept(request: Request, acts: NDArray[Any]) -> NDArray[Any]:
     return acts if request.special_mask is None else acts[~request.special_mask]
 
 
-def _matrix(parts: Sequence[NDArray[Any]], too_short: Bools, device: str) -> torch.Tensor:
+def _matrix(parts: Sequence[NDArray[Any]], too_short: Bools) -> torch.Tensor:
     chosen = [part for part, short in zip(parts, too_short, strict=True) if not short]
-    return torch.from_numpy(np.concatenate(chosen or [parts[0][:0]])).to(device).float()
+    return torch.from_numpy(np.concatenate(chosen or [parts[0][:0]])).float()
 
 
 def _phase(shape: LaneShape, request: Request) -> int:

@@ -13,7 +13,7 @@ import torch
 
 from stream_interp.sae.blocks import blocks
 from stream_interp.sae.canonical import Canonical
-from stream_interp.sae.firings import Firings, where
+from stream_interp.sae.firings import Firings, where_above
 
 BLOCK_TOKENS = 384  # a multiple of 8; fewer would wait for the weights, more would be padding
 TILE_FEATURES = 1_536  # a tile of both is 2.4 MB in float32
@@ -44,8 +44,7 @@ class _Tiles:
             return self._top_k(block, rows, self._canonical.k)
         select = self._group_max if self._canonical.grouped else self._above
         token, feature, value = map(torch.cat, zip(*(select(p, s, rows) for s, p in self._pres(block)), strict=True))
-        by_token = torch.argsort(token, stable=True)
-        return Firings(token[by_token], feature[by_token], value[by_token])
+        return Firings(token, feature, value).by_token()
 
     def _pres(self, block: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
         """The first feature, and the pre-activations [BLOCK_TOKENS, width], of each tile."""
@@ -59,10 +58,7 @@ class _Tiles:
         """Entries above their threshold; gated, those of them that the magnitude leaves above 0."""
         width = pre.shape[1]
         mask = self._mask[: pre.numel()].view_as(pre)
-        threshold = self._canonical.threshold[start : start + width]
-        torch.le(pre, threshold, out=mask).logical_not_()
-        mask[rows:] = False
-        place = where(mask)
+        place = where_above(pre[:rows], self._canonical.threshold[start : start + width], mask[:rows])
         token, value = place // width, pre.view(-1)[place]
         feature = place - token * width + start
         if self._canonical.magnitude is None:

@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 _WORD = 8  # bytes
+_NUMPY = (torch.float16, torch.float32, torch.float64)  # numpy knows no bfloat16
 
 
 class Firings(NamedTuple):
@@ -29,6 +31,11 @@ class Firings(NamedTuple):
         token, feature = acts.nonzero(as_tuple=True)
         return cls(token, feature, acts[token, feature])
 
+    def by_token(self) -> Firings:
+        """The same, in order of tokens; of each token in the order given."""
+        order = torch.argsort(self.token, stable=True)
+        return Firings(*(column[order] for column in self))
+
     def dense(self, n: int, d_sae: int) -> torch.Tensor:
         """[n, d_sae], 0 where nothing fired."""
         acts = self.value.new_zeros(n, d_sae)
@@ -41,15 +48,23 @@ class Firings(NamedTuple):
         return Firings((chosen.cumsum(0) - 1)[self.token[kept]], self.feature[kept], self.value[kept])
 
 
-def where(mask: torch.Tensor) -> torch.Tensor:
-    """Flat places [m] int64 of the true entries of a contiguous bool `mask`, ascending.
+def where_above(pre: torch.Tensor, threshold: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Flat places [m] int64, ascending, of the entries of `pre` [n, width] that are not `<= threshold` [width].
 
-    On a CPU eight entries are looked at as one word: few features fire, so most words are 0.
+    NaN is among them. `mask` [n, width] bool is scratch; all three are contiguous. On a CPU numpy does it, in one
+    thread: six times faster than torch, and nothing waits for a second thread.
     """
-    flat = mask.view(-1)
-    if mask.device.type != "cpu" or len(flat) % _WORD:
-        return flat.nonzero().squeeze(1)
-    words = flat.numpy().view(np.int64)
-    hit = np.flatnonzero(words)
-    word, byte = np.nonzero(words[hit].view(np.bool_).reshape(-1, _WORD))
-    return torch.from_numpy(hit[word] * _WORD + byte)
+    if pre.device.type != "cpu" or pre.dtype not in _NUMPY:
+        return torch.le(pre, threshold, out=mask).logical_not_().view(-1).nonzero().squeeze(1)
+    closed = np.less_equal(pre.numpy(), threshold.numpy(), out=mask.numpy())
+    return torch.from_numpy(_where(np.logical_not(closed, out=closed).reshape(-1)))
+
+
+def _where(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Of a flat mask. Eight entries are looked at as one word: few features fire, so most words are 0."""
+    if len(mask) % _WORD:
+        return np.flatnonzero(mask)
+    words = mask.view(np.int64)
+    hit = np.flatnonzero(words != 0)  # of booleans it is four times faster
+    byte = np.flatnonzero(words[hit].view(np.bool_))
+    return hit[byte // _WORD] * _WORD + byte % _WORD

@@ -10,7 +10,7 @@ import torch
 from stream_interp.sae.activation import BLOCK_TOKENS, TILE_FEATURES, fire
 from stream_interp.sae.canonical import Canonical
 from stream_interp.sae.decoding import decode_dense, decode_fired
-from stream_interp.sae.firings import Firings, where
+from stream_interp.sae.firings import Firings, where_above
 
 D_SAE = TILE_FEATURES + 264  # two tiles, the second narrower; 1,800 is a multiple of 12, 75 and 900
 Rule = Callable[[torch.Tensor], torch.Tensor]
@@ -142,12 +142,16 @@ def test_a_row_never_depends_on_its_neighbours(d_in: int, more: dict[str, object
         assert torch.equal(fire(canonical, x[start:end]).dense(end - start, 2_000), whole[start:end])
 
 
-def test_where_lists_what_is_true() -> None:
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(0, 8), (1, 1), (1, 7), (3, 8), (5, 64), (7, 13), (40, 1_536)], ids=str)
+@pytest.mark.parametrize("share", [0.0, 0.01, 1.0])
+def test_where_above_lists_what_is_not_below(dtype: torch.dtype, shape: tuple[int, int], share: float) -> None:
     generator = torch.Generator().manual_seed(1)
-    for numel in (0, 1, 7, 8, 64, 4_096, 4_099):
-        for share in (0.0, 0.01, 1.0):
-            mask = torch.rand(numel, generator=generator) < share
-            assert torch.equal(where(mask), mask.nonzero().squeeze(1))
+    pre, threshold = torch.rand(shape, generator=generator).to(dtype), torch.full(shape[1:], 1 - share).to(dtype)
+    if pre.numel():
+        pre[-1, -1] = float("nan")
+    expected = (~(pre <= threshold)).view(-1).nonzero().squeeze(1)
+    assert torch.equal(where_above(pre, threshold, torch.empty(shape, dtype=torch.bool)), expected)
 
 
 @pytest.mark.parametrize("threshold", [-10.0, 0.0, 1.0, 2.5, 9.0], ids=lambda t: f"above_{t}")
