@@ -1,93 +1,131 @@
 """What fires: the encoder's matrix product in tiles that stay in the cache, each looked through as soon as it is there.
 
-A matrix product rounds a row differently in batches of different heights. So rows are multiplied in blocks of one
-height, the last padded with zeros, and a row's features never depend on its neighbours. Tiles of features keep the
-pre-activations in the cache and never hold [n, d_sae] at once; they are also no slower than one large product.
+A matrix product rounds a row differently in batches of different heights, and some with different numbers of threads.
+So rows are multiplied in blocks of one height, the last padded with zeros, each tile by one thread: what fires in a row
+depends neither on its neighbours nor on how many threads there are. Nothing of size [n, d_sae] is ever held, and no
+thread waits for another at a tile's end, which on a busy machine costs more than the product.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
+from typing import Protocol
 
 import torch
 
 from stream_interp.sae.blocks import blocks
 from stream_interp.sae.canonical import Canonical
-from stream_interp.sae.firings import Firings, where_above
+from stream_interp.sae.firings import Firings, by_token, entries_above, largest_of_token, top_candidates
+from stream_interp.sae.threads import one_thread_each
 
-BLOCK_TOKENS = 384  # a multiple of 8; fewer would wait for the weights, more would be padding
-TILE_FEATURES = 1_536  # a tile of both is 2.4 MB in float32
+BLOCK_TOKENS = 256  # fewer would wait for the weights, more would be padding
+TILE_FEATURES = 1_536  # a tile of both is 1.6 MB in float32
+TILE_FEATURES_TOP_K = 6_144  # the k largest of wide tiles are fewer
+
+
+class _Rule(Protocol):
+    """What fires by pre-activations alone."""
+
+    def tile(self, pre: torch.Tensor, start: int) -> Firings:
+        """Of `pre` [rows, width], the tile whose first feature is `start`."""
+
+    def block(self, tiles: Iterator[Firings], rows: int) -> Firings:
+        """All tiles of a block together, by token, then feature."""
 
 
 def fire(canonical: Canonical, z: torch.Tensor) -> Firings:
     """What fires in `z` [n, d_in], normalised and of the dtype of `canonical`. A NaN fires, so that it is seen."""
     tiles, parts = _Tiles(canonical), [Firings.none(z)]
-    for start, rows, block in blocks(z, BLOCK_TOKENS):
-        found = tiles.firings(block, rows)
-        parts.append(found._replace(token=found.token + start))
+    padded = list(blocks(z, BLOCK_TOKENS))
+    with one_thread_each(z.device) as run:
+        found = run(tiles.of, ((block, rows, start) for _, rows, block in padded for start in tiles.starts))
+        for start, rows, _ in padded:
+            of_block = tiles.rule.block(islice(found, len(tiles.starts)), rows)
+            parts.append(of_block._replace(token=of_block.token + start))
     return Firings(*map(torch.cat, zip(*parts, strict=True)))
 
 
 class _Tiles:
-    """The tiles of one SAE, and the memory that each of them uses again."""
+    """The tiles of one SAE."""
 
     def __init__(self, canonical: Canonical) -> None:
-        d_sae, like = len(canonical.b_enc), canonical.b_enc
-        self._canonical, self._group = canonical, d_sae // (canonical.k or 1) if canonical.grouped else 1
-        self._width = min(d_sae, max(1, TILE_FEATURES // self._group) * self._group)
-        self._pre = like.new_empty(BLOCK_TOKENS * self._width)
-        self._mask = torch.empty(BLOCK_TOKENS * self._width, dtype=torch.bool, device=like.device)
+        self._canonical, d_sae = canonical, len(canonical.b_enc)
+        self.rule, self._width = _rule(canonical)
+        self.starts = range(0, d_sae, self._width)
+        self._free: list[torch.Tensor] = []  # memory that no thread is using
 
-    def firings(self, block: torch.Tensor, rows: int) -> Firings:
-        """What fires in the first `rows` of `block` [BLOCK_TOKENS, d_in]."""
-        if self._canonical.k is not None and not self._canonical.grouped:
-            return self._top_k(block, rows, self._canonical.k)
-        select = self._group_max if self._canonical.grouped else self._above
-        token, feature, value = map(torch.cat, zip(*(select(p, s, rows) for s, p in self._pres(block)), strict=True))
-        return Firings(token, feature, value).by_token()
+    def of(self, unit: tuple[torch.Tensor, int, int]) -> Firings:
+        """What fires in the first rows of a block [BLOCK_TOKENS, d_in] in the tile that begins at a feature."""
+        block, rows, start = unit
+        W_enc, bias = self._canonical.W_enc, self._canonical.b_enc[start : start + self._width]
+        memory = self._free.pop() if self._free else bias.new_empty(BLOCK_TOKENS * self._width)
+        try:
+            with torch.inference_mode():
+                out = memory[: BLOCK_TOKENS * len(bias)].view(BLOCK_TOKENS, len(bias))
+                pre = torch.addmm(bias, block, W_enc[:, start : start + len(bias)], out=out)
+                return self.rule.tile(pre[:rows], start)
+        finally:
+            self._free.append(memory)
 
-    def _pres(self, block: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
-        """The first feature, and the pre-activations [BLOCK_TOKENS, width], of each tile."""
-        W_enc, b_enc = self._canonical.W_enc, self._canonical.b_enc
-        for start in range(0, len(b_enc), self._width):
-            bias = b_enc[start : start + self._width]
-            out = self._pre[: BLOCK_TOKENS * len(bias)].view(BLOCK_TOKENS, len(bias))
-            yield start, torch.addmm(bias, block, W_enc[:, start : start + len(bias)], out=out)
 
-    def _above(self, pre: torch.Tensor, start: int, rows: int) -> Firings:
-        """Entries above their threshold; gated, those of them that the magnitude leaves above 0."""
-        width = pre.shape[1]
-        mask = self._mask[: pre.numel()].view_as(pre)
-        place = where_above(pre[:rows], self._canonical.threshold[start : start + width], mask[:rows])
-        token, value = place // width, pre.view(-1)[place]
-        feature = place - token * width + start
-        if self._canonical.magnitude is None:
+def _rule(canonical: Canonical) -> tuple[_Rule, int]:
+    """How this SAE fires, and how wide its tiles are."""
+    d_sae, k = len(canonical.b_enc), canonical.k
+    if k is None:
+        return _Above(canonical), min(d_sae, TILE_FEATURES)
+    if canonical.grouped:
+        group = d_sae // k
+        return _GroupMax(group), min(d_sae, max(1, TILE_FEATURES // group) * group)
+    return _TopK(k), min(d_sae, TILE_FEATURES_TOP_K)
+
+
+class _Above:
+    """Entries above their threshold; gated, those of them that the magnitude leaves above 0."""
+
+    def __init__(self, canonical: Canonical) -> None:
+        self._threshold, self._magnitude = canonical.threshold, canonical.magnitude
+
+    def tile(self, pre: torch.Tensor, start: int) -> Firings:
+        token, feature, value = entries_above(pre, self._threshold[start : start + pre.shape[1]])
+        feature = feature + start
+        if self._magnitude is None:
             return Firings(token, feature, value)
-        gain, offset = (per_feature[feature] for per_feature in self._canonical.magnitude)
-        value = (value * gain).add_(offset).relu_()
-        return _fired(token, feature, value)
+        gain, offset = (per_feature[feature] for per_feature in self._magnitude)
+        return _fired(token, feature, (value * gain).add_(offset).relu_())
 
-    def _group_max(self, pre: torch.Tensor, start: int, rows: int) -> Firings:
-        """The largest entry of each group of neighbours, where above 0; of equal ones one."""
-        value, place = pre[:rows].view(rows, -1, self._group).max(dim=2)
+    def block(self, tiles: Iterator[Firings], rows: int) -> Firings:
+        return by_token(tiles, rows)
+
+
+class _GroupMax:
+    """The largest entry of each group of neighbours, where above 0; of equal ones one."""
+
+    def __init__(self, group: int) -> None:
+        self._group = group
+
+    def tile(self, pre: torch.Tensor, start: int) -> Firings:
+        value, place = pre.reshape(len(pre), -1, self._group).max(dim=2)
         feature = place + start + torch.arange(0, pre.shape[1], self._group, device=pre.device)
-        return _fired(_tokens(value), feature.view(-1), value.view(-1).relu())
+        token = torch.arange(len(pre), device=pre.device).repeat_interleave(value.shape[1])
+        return _fired(token, feature.view(-1), value.view(-1).relu())
 
-    def _top_k(self, block: torch.Tensor, rows: int, k: int) -> Firings:
-        """The k largest entries of each row, those above 0: the k largest of the k largest of each tile."""
-        values, features = [], []
-        for start, pre in self._pres(block):
-            value, feature = pre[:rows].topk(min(k, pre.shape[1]), dim=1, sorted=False)
-            values.append(value)
-            features.append(feature + start)
-        value, place = torch.cat(values, 1).topk(k, dim=1, sorted=False)
-        feature, order = torch.cat(features, 1).gather(1, place).sort(dim=1)
-        return _fired(_tokens(value), feature.view(-1), value.gather(1, order).view(-1).relu())
+    def block(self, tiles: Iterator[Firings], rows: int) -> Firings:
+        return by_token(tiles, rows)
 
 
-def _tokens(value: torch.Tensor) -> torch.Tensor:
-    """The row of each entry of `value` [rows, m], flat."""
-    return torch.arange(len(value), device=value.device).repeat_interleave(value.shape[1])
+class _TopK:
+    """The k largest entries of each row, those above 0; of equal ones the first."""
+
+    def __init__(self, k: int) -> None:
+        self._k = k
+
+    def tile(self, pre: torch.Tensor, start: int) -> Firings:
+        found = top_candidates(pre, self._k)
+        return found._replace(feature=found.feature + start)
+
+    def block(self, tiles: Iterator[Firings], rows: int) -> Firings:
+        return largest_of_token(by_token(tiles, rows), rows, self._k)
 
 
 def _fired(token: torch.Tensor, feature: torch.Tensor, value: torch.Tensor) -> Firings:

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from stream_interp.sae.activation import BLOCK_TOKENS, TILE_FEATURES, fire
+from stream_interp.sae.activation import BLOCK_TOKENS, TILE_FEATURES, TILE_FEATURES_TOP_K, fire
 from stream_interp.sae.canonical import Canonical
 from stream_interp.sae.decoding import decode_dense, decode_fired
-from stream_interp.sae.firings import Firings, where_above
+from stream_interp.sae.firings import Firings, by_token, entries_above
 
 D_SAE = TILE_FEATURES + 264  # two tiles, the second narrower; 1,800 is a multiple of 12, 75 and 900
 Rule = Callable[[torch.Tensor], torch.Tensor]
@@ -91,6 +91,21 @@ def test_nan_is_kept_visible(rule: str) -> None:
     assert not fired.value[fired.token != 3].isnan().any()
 
 
+@pytest.mark.parametrize("k", [1, 31, 2_000])
+@pytest.mark.parametrize("width", [3, 1_000, 2 * TILE_FEATURES_TOP_K + 5])
+def test_top_k_of_many_tiles_and_of_few_entries(k: int, width: int) -> None:
+    """Integers are exact in any order; ties are many, and of equal entries the first counts."""
+    generator = torch.Generator().manual_seed(k)
+    W_enc = torch.randint(-9, 9, (2, width), generator=generator).float()
+    x = torch.randint(-3, 4, (BLOCK_TOKENS + 3, 2), generator=generator).float()
+    pre, k = x @ W_enc, min(k, width)
+    expected = torch.zeros_like(pre)
+    for row, out in zip(pre, expected, strict=True):
+        largest = row.argsort(descending=True, stable=True)[:k]
+        out[largest] = row[largest].relu()
+    assert torch.equal(fire(_canonical(2, width, W_enc=W_enc, k=k), x).dense(*pre.shape), expected)
+
+
 def test_top_k_selects_before_relu() -> None:
     negative = torch.tensor([[-3.0, 2.0, -1.0, 0.0]])
     assert fire(_canonical(4, 4, k=3), negative).dense(1, 4).tolist() == [[0.0, 2.0, 0.0, 0.0]]
@@ -137,6 +152,14 @@ def test_a_row_never_depends_on_its_neighbours(d_in: int, more: dict[str, object
     generator = torch.Generator().manual_seed(2)
     x = torch.randn(n, d_in, generator=generator)
     whole, order = fire(canonical, x).dense(n, 2_000), torch.randperm(n, generator=generator)
+    threads = torch.get_num_threads()
+    try:
+        for others in (1, 3):
+            torch.set_num_threads(others)
+            assert torch.equal(fire(canonical, x).dense(n, 2_000), whole)
+            assert torch.get_num_threads() == others
+    finally:
+        torch.set_num_threads(threads)
     assert torch.equal(fire(canonical, x[order]).dense(n, 2_000), whole[order])
     for start, end in ((0, 1), (7, 30), (BLOCK_TOKENS - 3, n)):
         assert torch.equal(fire(canonical, x[start:end]).dense(end - start, 2_000), whole[start:end])
@@ -145,13 +168,25 @@ def test_a_row_never_depends_on_its_neighbours(d_in: int, more: dict[str, object
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("shape", [(0, 8), (1, 1), (1, 7), (3, 8), (5, 64), (7, 13), (40, 1_536)], ids=str)
 @pytest.mark.parametrize("share", [0.0, 0.01, 1.0])
-def test_where_above_lists_what_is_not_below(dtype: torch.dtype, shape: tuple[int, int], share: float) -> None:
+def test_entries_above_are_those_not_below(dtype: torch.dtype, shape: tuple[int, int], share: float) -> None:
     generator = torch.Generator().manual_seed(1)
     pre, threshold = torch.rand(shape, generator=generator).to(dtype), torch.full(shape[1:], 1 - share).to(dtype)
     if pre.numel():
         pre[-1, -1] = float("nan")
-    expected = (~(pre <= threshold)).view(-1).nonzero().squeeze(1)
-    assert torch.equal(where_above(pre, threshold, torch.empty(shape, dtype=torch.bool)), expected)
+    token, feature = (~(pre <= threshold)).nonzero(as_tuple=True)
+    found = entries_above(pre, threshold)
+    assert torch.equal(found.token, token)
+    assert torch.equal(found.feature, feature)
+    assert torch.equal(found.value.nan_to_num(-1), pre[token, feature].nan_to_num(-1))
+
+
+def test_by_token_keeps_the_order_within_a_token() -> None:
+    token = torch.tensor([0, 2, 70_000, 0, 1, 2])
+    parts = [Firings(token[:3], torch.arange(3), torch.ones(3)), Firings(token[3:], torch.arange(3), torch.zeros(3))]
+    wide, narrow = by_token(parts, 70_001), by_token([p._replace(token=p.token.clamp_max(9)) for p in parts], 10)
+    assert wide.token.tolist() == [0, 0, 1, 2, 2, 70_000]
+    assert narrow.feature.tolist() == wide.feature.tolist() == [0, 0, 1, 1, 2, 2]
+    assert narrow.value.tolist() == [1, 0, 0, 1, 0, 1]
 
 
 @pytest.mark.parametrize("threshold", [-10.0, 0.0, 1.0, 2.5, 9.0], ids=lambda t: f"above_{t}")

@@ -1,0 +1,37 @@
+"""Pieces of work side by side, each by one thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+_TURN = threading.Lock()  # torch's number of threads is the process's
+
+
+@contextmanager
+def one_thread_each(device: torch.device) -> Iterator[Callable[[Callable[[_T], _R], Iterable[_T]], Iterator[_R]]]:
+    """A `map` that works on as many items at once as torch may use threads; inside, torch uses one for each.
+
+    Elsewhere than on a CPU it is the plain `map`. While it runs, torch uses one thread in all of the process.
+    """
+    threads = torch.get_num_threads()
+    if device.type != "cpu":
+        yield map
+        return
+    with _TURN:
+        torch.set_num_threads(1)
+        try:
+            if threads == 1:
+                yield map
+                return
+            with ThreadPoolExecutor(threads) as pool:
+                yield pool.map
+        finally:
+            torch.set_num_threads(threads)
