@@ -12,6 +12,8 @@ from stream_interp.errors import SAELoadError
 from stream_interp.sae.checkpoint import Family
 from stream_interp.sae.files import PICKLE_SUFFIXES
 from stream_interp.sae.formats import (
+    circuit_tracer,
+    decode_clt,
     dictionary_learning,
     gemma_scope,
     gemma_scope_2,
@@ -28,6 +30,8 @@ FAMILIES: tuple[Family, ...] = (
     gemma_scope.FAMILY,
     gemma_scope_2.FAMILY,
     llama_scope.FAMILY,
+    circuit_tracer.FAMILY,
+    decode_clt.FAMILY,
     dictionary_learning.FAMILY,
     openai.FAMILY,
     qwen_scope.FAMILY,
