@@ -64,8 +64,9 @@ def scalars(health: HealthSums | None, with_sae: bool) -> dict[str, float | None
         values["norm"] = s.norm_sum / s.error_tokens
     if with_sae:
         values["l0"] = s.l0_sum / health.tokens
+        has_error = s.err_sq_sum > 0 or s.xhat_sq_sum > 0
         spread = s.x_sq_sum - float(health.x_sum @ health.x_sum) / s.error_tokens if s.error_tokens > 1 else 0.0
-        values["explained_variance"] = 1 - s.err_sq_sum / spread if spread > 0 else None
+        values["explained_variance"] = 1 - s.err_sq_sum / spread if has_error and spread > 0 else None
     return values
 
 

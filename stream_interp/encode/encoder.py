@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -34,6 +34,10 @@ class Encoder(Protocol):
     @property
     def fingerprint(self) -> str:
         """sha256 of its canonical weights."""
+
+    @property
+    def explains(self) -> Literal["input", "output", "nothing"]:
+        """What its reconstruction is of: the input, another hook's activations, or it has none."""
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         """`x` [n, d_in] → feature activations [n, d_sae], zero where not firing."""
@@ -134,7 +138,10 @@ class _Tokens:
 
 @dataclass(frozen=True)
 class _PerToken:
-    """Per token, [n]: ‖x‖² (of the target), ‖e‖², ⟨x,x̂⟩, ‖x̂‖², L0; and the firings (token, feature, value)."""
+    """Per token, [n]: ‖x‖² (of the target), ‖e‖², ⟨x,x̂⟩, ‖x̂‖², L0; and the firings (token, feature, value).
+
+    Where there is nothing to compare a reconstruction with, or there is none, the first four are zeros.
+    """
 
     sq_norm: torch.Tensor
     target_sq: torch.Tensor
@@ -155,18 +162,21 @@ def _per_token(sae: Encoder | None, tokens: _Tokens) -> _PerToken:
     if sae is None:
         return _PerToken(sq_norm, sq_norm, none, none, none, none, empty, empty, empty.float())
     target = x if tokens.x_out is None else tokens.x_out
+    is_explained = sae.explains == "input" or (sae.explains == "output" and tokens.x_out is not None)
     step = max(1, DENSE_BYTES // (4 * sae.d_sae))
     parts = []
     for start in range(0, max(n, 1), step):  # once without tokens: requests of special tokens alone
-        acts = sae.encode(x[start : start + step])
-        xhat = sae.reconstruct_from(x[start : start + step], acts)
-        y = target[start : start + step]
+        z = x[start : start + step]
+        acts = sae.encode(z)
+        if is_explained:
+            y, xhat = target[start : start + step], sae.reconstruct_from(z, acts)
+            errors = (y.square().sum(1), (y - xhat).square().sum(1), (y * xhat).sum(1), xhat.square().sum(1))
+        else:
+            errors = (none[start : start + step],) * 4
         token, feature = acts.nonzero(as_tuple=True)
-        l0 = torch.bincount(token, minlength=len(y)).float()
-        errors = ((y - xhat).square().sum(1), (y * xhat).sum(1), xhat.square().sum(1))
+        l0 = torch.bincount(token, minlength=len(z)).float()
         parts.append((*errors, l0, token + start, feature, acts[token, feature]))
-    err_sq, dot, xhat_sq, l0, token, feature, value = (torch.cat(column) for column in zip(*parts, strict=True))
-    return _PerToken(sq_norm, target.square().sum(1), err_sq, dot, xhat_sq, l0, token, feature, value)
+    return _PerToken(sq_norm, *(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -229,6 +239,7 @@ def _scores(per_token: _PerToken, tokens: _Tokens, has_sae: bool) -> torch.Tenso
     columns = {
         "mean_sq_norm": _by_request(tokens, per_token.sq_norm, ordinary) / n_ordinary,
         "mahalanobis_sq": none,
+        # NaN where the target is zeros, and so where there is none
         "error_share": (_by_request(tokens, per_token.err_sq, ordinary) / target_sq).clamp_min(ROUNDING)
         if has_sae
         else none,
