@@ -17,7 +17,7 @@ from stream_interp.errors import SAELoadError
 from stream_interp.sae.tensors import LazyTensor
 
 MAX_JSON_BYTES = 1 << 20
-MAX_YAML_BYTES = 64 << 10  # its parser is slow
+MAX_YAML_BYTES, MAX_YAML_DEPTH = 64 << 10, 16  # its parser is slow
 MAX_HEADER_BYTES = 16 << 20  # of a safetensors file: room for some 100,000 tensors
 PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt"})
 
@@ -50,17 +50,27 @@ def read_yaml(path: Path, yaml_type: type[_T]) -> _T:
     """A small YAML file of texts, lists and mappings as a typed value; every scalar is a text.
 
     Raises:
-        SAELoadError: missing, over 64 KiB, not YAML, not of this type, or with a tag, an anchor or an alias.
+        SAELoadError: missing, over 64 KiB, not YAML, not of this type, deeply nested, or with a tag, an anchor or an
+            alias.
     """
     data = read_small(path, MAX_YAML_BYTES)
     try:
-        for event in yaml.parse(data, Loader=yaml.BaseLoader):
-            if getattr(event, "tag", None) or getattr(event, "anchor", None):
-                raise ValueError("a tag, an anchor or an alias")
+        _require_plain_yaml(data)
         return msgspec.convert(yaml.load(data, Loader=yaml.BaseLoader), yaml_type)
     except (yaml.YAMLError, IndexError, *_NOT_JSON) as error:
         reason = " ".join(str(error).split())[:300]
         raise SAELoadError("bad_config", str(path), "plain YAML with the fields of its format", reason) from error
+
+
+def _require_plain_yaml(data: bytes) -> None:
+    """Raises ValueError or YAMLError. The parser's time grows with the square of the depth, so it stops early."""
+    depth = 0
+    for event in yaml.parse(data, Loader=yaml.BaseLoader):
+        if getattr(event, "tag", None) or getattr(event, "anchor", None):
+            raise ValueError("a tag, an anchor or an alias")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_YAML_DEPTH:
+            raise ValueError(f"more than {MAX_YAML_DEPTH} collections inside each other")
 
 
 def read_small(path: Path, max_bytes: int) -> bytes:

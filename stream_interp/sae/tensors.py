@@ -63,10 +63,16 @@ class LazyTensor:
         return LazyTensor.made(self.shape[1:], self.dtype, lambda: self.read_rows(i, i + 1)[0])
 
     def take(self, rows: torch.Tensor) -> torch.Tensor:
-        """The rows [m, …] of these numbers [m]; of a mapped file no other page of it is read."""
+        """The rows [m, …] of these numbers [m]; of a mapped file no other page of it is read.
+
+        Raises SAELoadError where the file is gone, or shorter than it was.
+        """
         if self.mapped is None:
             return self.read()[rows]
-        bits, chosen = self.mapped(), rows.cpu().numpy()
+        try:
+            bits, chosen = self.mapped(), rows.cpu().numpy()
+        except (OSError, ValueError) as error:
+            raise SAELoadError("unreadable", self.origin, "the file that was there at loading", str(error)) from error
         found = np.ascontiguousarray(bits[:, chosen].T if self.turned else bits[chosen])
         return torch.from_numpy(found).view(self.dtype)
 

@@ -222,6 +222,8 @@ def test_one_layer_needs_no_decoder_and_an_output_only_rows_that_fired(tmp_path:
     for i in range(LAYERS):
         (tmp_path / f"W_dec_{i}.safetensors").unlink()
     assert torch.equal(loaded.layer(2).encode(x[2]), acts[2])
+    with pytest.raises(SAELoadError, match="unreadable"):
+        loaded.reconstruct(x)
 
 
 def test_what_does_not_fit_is_refused_before_allocation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
