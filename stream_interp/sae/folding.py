@@ -37,7 +37,7 @@ class _Folding:
         self._norms = _row_norms(checkpoint.tensors["W_dec"]) if self._config.rescaled_by_decoder_norm else None
 
     def run(self) -> tuple[str, Canonical]:
-        config, scale = self._config, self._config.activation_scale
+        config = self._config
         folds: dict[str, _Fold | None] = {"W_enc": self._encoder_fold(), "W_dec": self._decoder_fold(), "W_skip": None}
         centre = self._centre()
         shift = None if centre is None else _Product(centre, config.d_sae)
@@ -54,22 +54,23 @@ class _Folding:
         b_enc, threshold = self._biases()
         if shift is not None:
             b_enc = b_enc - (shift.total if self._norms is None else shift.total * self._norms)
-        W_dec = self._checkpoint.tensors.get("W_dec") if self._checkpoint.decoder_in_file else placed.get("W_dec")
-        canonical = Canonical(
+        return self._fingerprint.hexdigest(), self._canonical(placed, b_enc, threshold)
+
+    def _canonical(self, placed: dict[str, torch.Tensor], b_enc: torch.Tensor, threshold: torch.Tensor) -> Canonical:
+        config, b_dec = self._config, self._vectors.get("b_dec")
+        W_dec = self._checkpoint.tensors["W_dec"] if self._checkpoint.decoder_in_file else placed.get("W_dec")
+        return Canonical(
             W_enc=placed["W_enc"],
             b_enc=self._placed("b_enc", b_enc.to(self._dtype)),
             threshold=self._placed("threshold", self._strict(threshold.to(self._dtype))),
             W_dec=W_dec,
-            b_dec=self._placed("b_dec", (self._vectors["b_dec"] / scale).to(self._dtype))
-            if W_dec is not None
-            else None,
+            b_dec=None if b_dec is None else self._placed("b_dec", (b_dec / config.activation_scale).to(self._dtype)),
             W_skip=placed.get("W_skip"),
             magnitude=self._magnitude(),
             k=config.k if config.architecture in {"topk", "groupmax"} else None,
             grouped=config.architecture == "groupmax",
             normalisation=config.normalisation,
         )
-        return self._fingerprint.hexdigest(), canonical
 
     def _vector(self, name: str) -> torch.Tensor:
         vector = self._checkpoint.tensors[name].read()

@@ -58,6 +58,12 @@ class LazyTensor:
         flat_map = None if mapped is None else lambda: mapped().reshape(n, width)
         return replace(self, shape=(n, width), read_rows=lambda a, b: read(a, b).reshape(b - a, width), mapped=flat_map)
 
+    def columns_from(self, start: int) -> LazyTensor:
+        """The columns `start` and on of a matrix that is not turned."""
+        n, width, read, mapped = *self.shape, self.read_rows, self.mapped
+        part = None if mapped is None else lambda: mapped()[:, start:]
+        return replace(self, shape=(n, width - start), read_rows=lambda a, b: read(a, b)[:, start:], mapped=part)
+
     def row(self, i: int) -> LazyTensor:
         """Row i of a matrix that is not turned, as a vector."""
         return LazyTensor.made(self.shape[1:], self.dtype, lambda: self.read_rows(i, i + 1)[0])

@@ -57,6 +57,17 @@ def write_set(folder: Path, layers: list[Tensors], **more: torch.Tensor) -> Path
     return folder
 
 
+def write_gemma_scope_2_clt(folder: Path, layers: list[Tensors], skip: torch.Tensor) -> Path:
+    """With numbers that are none in the room for layers before a decoder's own."""
+    folder.mkdir(parents=True)
+    for i, t in enumerate(layers):
+        unused = torch.full((F, i, D), float("nan"))
+        stored = {"w_dec": torch.cat([unused, t["W_dec"]], dim=1), "affine_skip_connection": skip.contiguous()}
+        stored |= {name.lower(): t[name] for name in ("W_enc", "b_enc", "b_dec", "threshold")}
+        save_file(stored, folder / f"layer_{i}.safetensors")
+    return folder
+
+
 def decode_clt(layers: list[Tensors]) -> Tensors:
     """The tensors of a decode-clt checkpoint with untied decoders, whose first bias into a layer is all of `b_dec`."""
     stored: Tensors = {}

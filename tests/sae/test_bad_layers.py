@@ -21,7 +21,18 @@ from stream_interp import sae
 from stream_interp.errors import SAELoadError
 from stream_interp.sae.layered import LayeredSAE
 
-from .layered_files import LAYERS, D, F, decode_clt, parameters, write_clt, write_decode_clt, write_set, x_of
+from .layered_files import (
+    LAYERS,
+    D,
+    F,
+    decode_clt,
+    parameters,
+    write_clt,
+    write_decode_clt,
+    write_gemma_scope_2_clt,
+    write_set,
+    x_of,
+)
 
 Change = Callable[[Path], object]
 
@@ -121,6 +132,24 @@ def test_cross_layer_transcoders(tmp_path: Path, change: Change, reason: str) ->
 def test_transcoder_sets(tmp_path: Path, change: Change, reason: str) -> None:
     change(write_set(tmp_path, parameters()))
     assert _reason(tmp_path) == reason
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (_remove("layer_1.safetensors"), "missing_layer"),
+        (_remove("layer_0.safetensors"), "unknown_family"),
+        (_edit("layer_1.safetensors", w_dec=lambda t: t[:, 1:]), "wrong_shape"),
+        (_edit("layer_1.safetensors", w_dec=None), "missing_tensor"),
+        (_edit("layer_1.safetensors", threshold=None), "missing_tensor"),
+        (_edit("layer_1.safetensors", affine_skip_connection=None), "missing_tensor"),
+        (lambda folder: (folder / "config.json").write_text('{"architecture": "topk"}'), "unknown_architecture"),
+        (_copy("layer_2.safetensors", "layer_3.safetensors"), "wrong_shape"),  # room for too few layers
+    ],
+)
+def test_gemma_scope_2_clts(tmp_path: Path, change: Change, reason: str) -> None:
+    change(write_gemma_scope_2_clt(tmp_path / "clt", parameters(threshold=True), torch.ones(D, D)))
+    assert _reason(tmp_path / "clt") == reason
 
 
 def test_numbers_that_are_not_finite_are_found_when_a_layer_is_loaded(tmp_path: Path) -> None:

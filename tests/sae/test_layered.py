@@ -19,7 +19,19 @@ from stream_interp.sae.decoding import decode_from_file, decode_sparse
 from stream_interp.sae.files import open_safetensors
 from stream_interp.sae.layered import LayeredSAE
 
-from .layered_files import LAYERS, D, F, decode_clt, parameters, twin, write_clt, write_decode_clt, write_set, x_of
+from .layered_files import (
+    LAYERS,
+    D,
+    F,
+    decode_clt,
+    parameters,
+    twin,
+    write_clt,
+    write_decode_clt,
+    write_gemma_scope_2_clt,
+    write_set,
+    x_of,
+)
 
 GOLDEN = sorted(path.parent for path in Path(__file__).parent.glob("golden/layered/*/meta.json"))
 every_golden = pytest.mark.parametrize("folder", GOLDEN, ids=lambda folder: folder.name)
@@ -52,7 +64,7 @@ def test_outputs_are_those_of_the_publishing_tool(folder: Path) -> None:
 def test_golden_files_have_what_could_be_misread() -> None:
     """Negative acts, ties with > and with >=, and skips that are not symmetric."""
     metas = {folder.name: json.loads((folder / "meta.json").read_text()) for folder in GOLDEN}
-    assert {meta["family"] for meta in metas.values()} == {"circuit_tracer", "decode_clt"}
+    assert {meta["family"] for meta in metas.values()} == {"circuit_tracer", "decode_clt", "gemma_scope_2_clt"}
     assert metas["circuit_tracer_set_negative_thresholds"]["negative_acts"] > 20
     assert metas["circuit_tracer_clt_jumprelu_skip"]["negative_acts"] > 20
     for file in Path(__file__).parent.glob("golden/layered/*/ckpt/*.safetensors"):
@@ -78,7 +90,7 @@ def test_a_layer_alone_is_that_of_the_set(folder: Path) -> None:
         assert torch.equal(alone.encode(golden["x"][i]), whole[i])
         by_path = sae.load_encoder(f"{folder / 'ckpt'}#{i}")
         assert by_path.fingerprint == alone.fingerprint
-        assert f".{i}." in (alone.config.hook_name or "")
+        assert f".{i}." in (alone.config.hook_name or f".{i}.")
         fingerprints.add(alone.fingerprint)
         if loaded.crosses_layers:
             assert alone.explains == "nothing"
@@ -133,6 +145,11 @@ def test_the_fingerprint_is_the_same_in_every_layout(tmp_path: Path) -> None:
         write_clt(tmp_path / "f64", [{name: tensor.double() for name, tensor in t.items()} for t in halves]),
     )
     assert clt.fingerprint == other.fingerprint == merged.fingerprint
+    skip, jump = torch.arange(D * D, dtype=torch.float32).view(D, D), parameters(threshold=True)
+    gemma = _layered(write_gemma_scope_2_clt(tmp_path / "gemma", jump, skip))
+    same = _layered(write_clt(tmp_path / "jump", jump, W_skip=skip))
+    assert gemma.fingerprint == same.fingerprint != _layered(write_clt(tmp_path / "no_skip", jump)).fingerprint
+    assert torch.equal(gemma.reconstruct(x_of()), same.reconstruct(x_of()))
     assert [clt.layer(i).fingerprint for i in range(LAYERS)] == [other.layer(i).fingerprint for i in range(LAYERS)]
     assert _layered(narrow).fingerprint == _layered(wide).fingerprint != clt.fingerprint
     layers[0]["W_dec"][3, 2, 1] += 1e-5
@@ -270,3 +287,14 @@ def test_shapes_that_are_no_inputs_of_the_set(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=rf"\[{LAYERS}, n, {F}\]"):
         loaded.reconstruct_from(x, x)
     assert loaded.reconstruct(x[:, :0]).shape == (LAYERS, 0, D)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@every_golden
+def test_cuda_gives_the_same(folder: Path) -> None:
+    loaded, golden, meta = _opened(folder, device="auto")
+    acts, output = loaded.encode(golden["x"]), loaded.reconstruct(golden["x"])
+    assert acts.device.type == output.device.type == "cuda"
+    assert torch.equal(acts.cpu() != 0, golden["feature_acts"] != 0)
+    torch.testing.assert_close(output.cpu(), golden["reconstruction"], rtol=0, atol=meta["reconstruction_atol"])

@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from msgspec import Struct
 
 from stream_interp.errors import SAELoadError
-from stream_interp.sae.checkpoint import Across, Checkpoint, Family, Hints, LayeredCheckpoint, Write, require_finite
+from stream_interp.sae.checkpoint import Checkpoint, Family, Hints, LayeredCheckpoint
 from stream_interp.sae.config import SAEConfig
 from stream_interp.sae.files import open_safetensors, read_yaml
 from stream_interp.sae.formats.bare import sizes_of, turned
 from stream_interp.sae.formats.hints import refuse_k, refuse_scale
-from stream_interp.sae.formats.layers import layered, numbered
+from stream_interp.sae.formats.layers import CrossLayer, cross_layer, has_negative, layered, numbered, of_shape
 from stream_interp.sae.tensors import LazyTensor, renamed
 
 CONFIG_FILE = "config.yaml"
@@ -69,33 +68,25 @@ def _transcoder(path: Path, layer: int, cfg: _Config) -> Checkpoint:
 
 
 def _cross_layer(root: Path, cfg: _Config) -> LayeredCheckpoint:
-    """Layer i's decoder [d_sae, n_layers - i, d_out] writes into the layers i, i + 1, … along its second axis."""
     encoder_files, decoder_files = numbered(root, "W_enc_"), numbered(root, "W_dec_")
-    n_layers = len(encoder_files)
-    if len(decoder_files) != n_layers:
-        found = f"{n_layers} encoders, {len(decoder_files)} decoders"
+    if len(decoder_files) != len(encoder_files):
+        found = f"{len(encoder_files)} encoders, {len(decoder_files)} decoders"
         raise SAELoadError("missing_layer", str(root), "a W_enc_i and a W_dec_i of each layer", found)
-    layers, biases, writes, skips = [], [], [], {}
-    for i, (encoder_file, decoder_file) in enumerate(zip(encoder_files, decoder_files, strict=True)):
-        names = {f"{name}_{i}": name for name in ("W_enc", "b_enc", "b_dec", "W_skip", "threshold")}
-        tensors = renamed(encoder_file, open_safetensors(encoder_file), names)
-        sizes = sizes_of(encoder_file, tensors)
-        b_dec, skip = tensors.pop("b_dec"), tensors.pop("W_skip", None)
-        tensors = turned(tensors, sizes, W_enc_transposed=True, W_dec_transposed=False)
-        config = _config(i, cfg, tensors, **sizes._asdict(), reconstructs=False)
-        layers.append(Checkpoint(encoder_file, config, tensors))
-        biases.append(_finite(layers[-1], "b_dec", b_dec))
-        if skip is not None:
-            skips[i, i] = _of_shape(encoder_file, f"W_skip_{i}", skip, (sizes.d_in, sizes.d_out))
-        stored = renamed(decoder_file, open_safetensors(decoder_file), {f"W_dec_{i}": "W_dec"})
-        if "W_dec" not in stored:
-            raise SAELoadError("missing_tensor", str(decoder_file), f"W_dec_{i}", "none")
-        shape = (sizes.d_sae, n_layers - i, sizes.d_out)
-        writes.append(Write(i, i, _of_shape(decoder_file, f"W_dec_{i}", stored["W_dec"], shape).flattened))
-    if skips and len(skips) < n_layers:
-        raise SAELoadError("missing_tensor", str(root), "W_skip_i in every W_enc_i or in none", f"{sorted(skips)}")
-    together = layered(root, layers)
-    return LayeredCheckpoint(root, together.layers, Across(tuple(writes), torch.stack(biases), skips))
+    files = enumerate(zip(encoder_files, decoder_files, strict=True))
+    return cross_layer(root, [_layer(i, encoder, decoder, len(encoder_files), cfg) for i, (encoder, decoder) in files])
+
+
+def _layer(i: int, encoder_file: Path, decoder_file: Path, n_layers: int, cfg: _Config) -> CrossLayer:
+    """Its decoder [d_sae, n_layers - i, d_out] writes into the layers i, i + 1, … along the second axis."""
+    names = {f"{name}_{i}": name for name in ("W_enc", "b_enc", "b_dec", "W_skip", "threshold")}
+    tensors = renamed(encoder_file, open_safetensors(encoder_file), names)
+    sizes = sizes_of(encoder_file, tensors)
+    b_dec, skip = tensors.pop("b_dec"), tensors.pop("W_skip", None)
+    tensors = turned(tensors, sizes, W_enc_transposed=True, W_dec_transposed=False)
+    config = _config(i, cfg, tensors, **sizes._asdict(), reconstructs=False)
+    stored = renamed(decoder_file, open_safetensors(decoder_file), {f"W_dec_{i}": "W_dec"})
+    W_dec = of_shape(decoder_file, f"W_dec_{i}", stored.get("W_dec"), (sizes.d_sae, n_layers - i, sizes.d_out))
+    return CrossLayer(Checkpoint(encoder_file, config, tensors), b_dec, W_dec.flattened, skip)
 
 
 def _config(
@@ -118,20 +109,8 @@ def _config(
         centred=False,
         transcodes=True,
         skip="W_skip" in tensors,
-        signed=threshold is not None and threshold.shape == (d_sae,) and bool((threshold.read() < 0).any()),
+        signed=has_negative(threshold, d_sae),
         reconstructs=reconstructs,
         model_name=cfg.model_name,
         hook_name=f"blocks.{layer}.{cfg.feature_input_hook}" if cfg.feature_input_hook else None,
     )
-
-
-def _of_shape(path: Path, name: str, tensor: LazyTensor, shape: tuple[int, ...]) -> LazyTensor:
-    if tensor.shape != shape:
-        raise SAELoadError("wrong_shape", str(path), f"{name} {list(shape)}", str(list(tensor.shape)))
-    return tensor
-
-
-def _finite(checkpoint: Checkpoint, name: str, tensor: LazyTensor) -> torch.Tensor:
-    values = tensor.read()
-    require_finite(checkpoint, name, values)
-    return values.double()

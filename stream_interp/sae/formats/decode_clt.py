@@ -16,7 +16,7 @@ from msgspec import Meta, Struct
 
 from stream_interp.errors import SAELoadError
 from stream_interp.sae.checkpoint import Across, Affine, Checkpoint, Family, Hints, LayeredCheckpoint, Write
-from stream_interp.sae.config import SAEConfig
+from stream_interp.sae.config import Normalisation, SAEConfig
 from stream_interp.sae.files import read_json
 from stream_interp.sae.formats.decode_clt_parts import Statistics, Stored, read_statistics
 from stream_interp.sae.formats.hints import refuse_k, refuse_scale
@@ -114,24 +114,31 @@ def _encoder(stored: Stored, cfg: _Config, layer: int, statistics: Statistics | 
         mean, std = statistics.inputs.mean[layer], statistics.inputs.std[layer]
         tensors["input_mean"] = LazyTensor.made(tuple(mean.shape), mean.dtype, lambda: mean)
         tensors["input_std"] = LazyTensor.made(tuple(std.shape), std.dtype, lambda: std)
-    scaled = cfg.normalisation == "sqrt_d_model"
-    config = SAEConfig(
+    return Checkpoint(stored.path, _config(cfg, layer), tensors)
+
+
+def _config(cfg: _Config, layer: int) -> SAEConfig:
+    jumps = cfg.activation_fn == "jumprelu"
+    normalisations: dict[str | None, Normalisation] = {
+        "mean_std": "mean_std",
+        "sqrt_d_model": "expected_average_only_in",
+    }
+    return SAEConfig(
         family=FAMILY.name,
-        architecture="jumprelu" if cfg.activation_fn == "jumprelu" else "standard",
+        architecture="jumprelu" if jumps else "standard",
         d_in=cfg.d_model,
         d_sae=cfg.num_features,
         d_out=cfg.d_model,
         centred=False,
-        normalisation="expected_average_only_in" if scaled else "mean_std" if statistics is not None else "none",
-        activation_scale=sqrt(cfg.d_model) if scaled else 1.0,
+        normalisation=normalisations.get(cfg.normalisation, "none"),
+        activation_scale=sqrt(cfg.d_model) if cfg.normalisation == "sqrt_d_model" else 1.0,
         transcodes=True,
-        inclusive=cfg.activation_fn == "jumprelu",
+        inclusive=jumps,
         reconstructs=False,
         model_name=cfg.model_name,
         hook_name=_of_layer(cfg.tl_input_template, layer),
         hf_hook_name=_of_layer(cfg.mlp_input_template, layer),
     )
-    return Checkpoint(stored.path, config, tensors)
 
 
 def _of_layer(template: str | None, layer: int) -> str | None:

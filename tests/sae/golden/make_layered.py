@@ -226,6 +226,45 @@ def of_decode_clt(root: Path, name: str, activation: str, normalisation: str, ty
           x, acts, exact, output, exact_output, **({"tie_feature": 5} if activation == "jumprelu" else {}))  # fmt: skip
 
 
+def gemma_scope_2_clt(root: Path, name: str) -> None:
+    from circuit_tracer.transcoder.cross_layer_transcoder import load_gemma_scope_2_clt
+
+    path = fresh(root, name)
+    stored = [
+        {
+            "w_enc": random(500 + i, D, F) * 0.4, "b_enc": random(510 + i, F) - 2, "w_dec": random(520 + i, F, L, D),
+            "b_dec": random(530 + i, D), "threshold": random(540 + i, F) + 0.5,
+            "affine_skip_connection": random(550 + i, D, D),
+        }
+        for i in range(L)
+    ]  # fmt: skip
+    files = {i: str(path / f"ckpt/layer_{i}.safetensors") for i in range(L)}
+    for i in range(L):
+        save_file(stored[i], files[i])
+    # it reads all files but the last
+    loaded = load_gemma_scope_2_clt(files | {L: "none"}, dtype=torch.float32, device=torch.device("cpu"))
+    x = inputs(560)
+    with torch.no_grad():
+        acts = torch.stack([loaded.encode_layer(x[i], i) for i in range(L)])
+        given = loaded.decode(acts.to_sparse(), torch.zeros_like(x))
+    p = pre(x, [t["w_enc"].T for t in stored], [t["b_enc"] for t in stored])
+    exact = torch.where(p > torch.stack([t["threshold"].double() for t in stored])[:, None], p, 0.0)
+
+    def outputs(acts: torch.Tensor) -> torch.Tensor:
+        t = [{name: tensor.to(acts.dtype) for name, tensor in layer.items()} for layer in stored]
+        return torch.stack(
+            [sum((acts[s] @ t[s]["w_dec"][:, target] for s in range(target + 1)), t[target]["b_dec"])
+             + x[target].to(acts.dtype) @ t[target]["affine_skip_connection"] for target in range(L)]
+        )  # fmt: skip
+
+    skipped = torch.stack([x[i].double() @ stored[i]["affine_skip_connection"].double() for i in range(L)])
+    n = given.shape[1]
+    assert torch.allclose(given.double() + skipped[:, :n], outputs(exact)[:, :n], atol=1e-3)
+    source = "load_gemma_scope_2_clt -> encode_layer; outputs by a reading in float64 that its decode agrees with"
+    write(path, "gemma_scope_2_clt", "circuit-tracer", source, x, acts, exact, outputs(exact), outputs(acts).double(),
+          negative_acts=int((acts < 0).sum()))  # fmt: skip
+
+
 if __name__ == "__main__":
     out = Path(sys.argv[1])
     transcoder_set(out, "circuit_tracer_set_relu_skip", None, skip=True)
@@ -237,3 +276,4 @@ if __name__ == "__main__":
     of_decode_clt(out, "decode_clt_mean_std_skip", "jumprelu", "mean_std", "none", skip=True)
     of_decode_clt(out, "decode_clt_per_source_sqrt_d", "jumprelu", "sqrt_d_model", "per_source", skip=True)
     of_decode_clt(out, "decode_clt_per_target_relu", "relu", "none", "per_target", skip=True)
+    gemma_scope_2_clt(out, "gemma_scope_2_clt_skip")
