@@ -296,6 +296,18 @@ def test_several_checkpoints_of_decode_clt(tmp_path: Path) -> None:
     assert sae.load_encoder(f"{folder}#0").fingerprint != one
 
 
+def test_a_merged_checkpoint_below_its_config(tmp_path: Path) -> None:
+    folder = write_decode_clt(tmp_path, decode_clt(parameters()), "model.safetensors")
+    whole = sae.load_encoder(f"{folder}#1").fingerprint
+    for step in ("step_100", "latest"):
+        (folder / step).mkdir()
+        shutil.copy(folder / "model.safetensors", folder / step)
+    (folder / "model.safetensors").unlink()
+    assert sae.load_encoder(f"{folder}/step_100#1").fingerprint == whole
+    (folder / "cfg.json").unlink()
+    assert _reason(folder / "latest") == "unknown_family"
+
+
 def test_a_folder_of_several_sets_lists_them(tmp_path: Path) -> None:
     write_clt(tmp_path / "many/clt", parameters())
     write_set(tmp_path / "many/set", parameters())

@@ -1,4 +1,6 @@
-"""decode-clt: `cfg.json` + `clt_checkpoint_latest.safetensors` or `model.safetensors`, a cross-layer transcoder.
+"""decode-clt: `cfg.json` + `clt_checkpoint_latest.safetensors`, or `cfg.json` + `step_N/model.safetensors`.
+
+A cross-layer transcoder. `norm_stats.json`, where its activations were normalised by it, belongs beside `cfg.json`.
 
 Torch's linear layers, [out, in] each; biases are called `bias_param`, and those of all decoders into a layer add up. A
 feature fires where p >= exp(log_threshold). BatchTopK and TopK select with means and deviations of the batch at hand
@@ -57,18 +59,26 @@ class _Config(Struct, frozen=True):
 
 
 def _detect(root: Path) -> bool:
-    return (root / CONFIG_FILE).is_file() and ((root / MERGED).is_file() or any(root.glob(CHECKPOINTS)))
+    if not (root / MERGED).is_file() and not any(root.glob(CHECKPOINTS)):
+        return False
+    return (_home(root) / CONFIG_FILE).is_file()
+
+
+def _home(root: Path) -> Path:
+    """Where `cfg.json` is: the folder itself or, of one that a run on several devices wrote, the one above."""
+    return root if (root / CONFIG_FILE).is_file() or not (root / MERGED).is_file() else root.absolute().parent
 
 
 def _read(root: Path, hints: Hints) -> LayeredCheckpoint:
-    cfg = read_json(root / CONFIG_FILE, _Config)
-    _require_what_is_read(root / CONFIG_FILE, cfg)
+    home = _home(root)
+    cfg = read_json(home / CONFIG_FILE, _Config)
+    _require_what_is_read(home / CONFIG_FILE, cfg)
     refuse_k(root, hints, cfg.activation_fn)
     refuse_scale(root, hints, "decode-clt, whose normalisation is in its files")
     stored = Stored(_weights(root))
     statistics = None
     if cfg.normalisation == "mean_std":
-        statistics = read_statistics(root / STATISTICS_FILE, cfg.num_layers, cfg.d_model)
+        statistics = read_statistics(home / STATISTICS_FILE, cfg.num_layers, cfg.d_model)
     layers = [_encoder(stored, cfg, i, statistics) for i in range(cfg.num_layers)]
     across = _across(stored, cfg, statistics)
     stored.require_all_taken()
