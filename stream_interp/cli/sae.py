@@ -159,9 +159,11 @@ def _show(description: Description, checked: Checked | None) -> None:
     config = description.config
     factor = f", activation_scale {config.activation_scale:.6g}" if config.activation_scale != 1 else ""
     k = f"k {config.k}" if config.k else ""
+    known = {"skip": config.skip, "fires on its threshold": config.inclusive, "negative acts": config.signed}
+    peculiarities = [words for words, holds in known.items() if holds]
     rows: list[list[object]] = [
         ["family", config.family],
-        ["architecture", ", ".join(filter(None, (config.architecture, k, "skip" if config.skip else "")))],
+        ["architecture", ", ".join(filter(None, (config.architecture, k, *peculiarities)))],
         ["d_in, d_sae, d_out", f"{config.d_in}, {config.d_sae}, {config.d_out}"],
         ["b_dec subtracted from the input", "yes" if config.centred else "no"],
         ["normalisation", config.normalisation + factor],

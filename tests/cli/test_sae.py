@@ -114,6 +114,9 @@ def test_inspect_of_one_layer(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert (checked["verdict"], checked["measured"]["explained_variance"]) == ("cannot_tell", None)
     assert main(["sae", "inspect", f"{CLT}#1"]) == 0
     assert "no decoder of its own" in capsys.readouterr().out
+    for name, words in (("circuit_tracer_clt_jumprelu_skip", "negative acts"), ("decode_clt_jumprelu", "fires on its")):
+        assert main(["sae", "inspect", f"{GOLDEN}/layered/{name}/ckpt#1"]) == 0
+        assert words in capsys.readouterr().out
     assert main(["sae", "inspect", CLT, "--check", str(tmp_path / "x.safetensors")]) == 2
     assert "#0 to" in " ".join(capsys.readouterr().err.split())
     assert main(["sae", "inspect", f"{CLT}#3"]) == 2
