@@ -105,31 +105,29 @@ class LayeredSAE:
         if across is None:
             return torch.stack([sae.reconstruct_from(x[i], acts[i]) for i, sae in enumerate(self._encoders)])
         with torch.inference_mode():
-            fired = self._tensor(acts, "acts", self.d_sae).to(self.dtype)
-            return self._written(across, self._tensor(x, "x", self.d_in), fired).to(self.dtype)
+            return self._written(across, x, acts).to(self.dtype)
 
     @cached_property
     def _encoders(self) -> list[SAE]:
         check_memory(list(self.checkpoint.layers), self.dtype, self.max_memory_bytes)
         return [self.layer(i) for i in range(self.n_layers)]
 
-    def _written(self, across: Across, x: torch.Tensor, acts: torch.Tensor) -> torch.Tensor:
+    def _written(self, across: Across, x: Matrix, acts: Matrix) -> torch.Tensor:
         """[layers, n, d_out] in float32 or better: long sums."""
         wide = torch.promote_types(self.dtype, torch.float32)
         output = across.b_dec[:, None].to(self.device, wide).repeat(1, x.shape[1], 1)
         for source, first_target, W in across.writes:
+            fired = floats(acts[source], "acts", self.d_sae, self.device).to(self.dtype)
             nothing = torch.zeros(W.shape[1], dtype=self.dtype, device=self.device)
-            written = decode_from_file(acts[source], W, nothing).view(x.shape[1], W.shape[1] // self.d_out, self.d_out)
+            written = decode_from_file(fired, W, nothing).view(x.shape[1], W.shape[1] // self.d_out, self.d_out)
             output[first_target : first_target + written.shape[1]] += written.transpose(0, 1)
         for (source, target), S in across.skips.items():
-            output[target].addmm_(_normalised(across, x[source].to(wide), source), S.read().to(self.device, wide))
+            z = _normalised(across, floats(x[source], "x", self.d_in, self.device).to(wide), source)
+            output[target].addmm_(z, S.read().to(self.device, wide))
         if across.outputs is not None:
             mean, std = (t[:, None].to(self.device, wide) for t in across.outputs)
             output.mul_(std).add_(mean)
         return output
-
-    def _tensor(self, values: Matrix, name: str, width: int) -> torch.Tensor:
-        return torch.stack([floats(values[i], name, width, self.device) for i in range(self.n_layers)])
 
     def _require_shape(self, values: Matrix, name: str, width: int) -> None:
         if values.ndim != 3 or values.shape[0] != self.n_layers or values.shape[2] != width:
