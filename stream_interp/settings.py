@@ -89,14 +89,17 @@ class CheckpointSettings(Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class SaeSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where SAEs run and how much memory one may take."""
+    """Where SAEs run and how much memory one may take; decoders of sets of layers stay in files and do not count."""
 
     device: str = "auto"
     max_memory_bytes: Count = 8 * 1024**3
 
 
 class SiteSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One `[[sites]]` entry: the sites whose names match these globs are encoded with `sae` (empty: T0 only)."""
+    """One `[[sites]]` entry: the sites whose names match these globs are encoded with `sae` (empty: T0 only).
+
+    `sae` is the folder of a checkpoint; of one with an SAE for each layer `FOLDER#3` is that of layer 3.
+    """
 
     tenant: str = "*"
     model_id: str = "*"

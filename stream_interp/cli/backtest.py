@@ -55,7 +55,7 @@ def backtest(
         drift__clock="requests",
     )
     settings = load_settings(config, overrides)
-    encoder = saes.load(sae, device=settings.sae.device)
+    encoder = saes.load_encoder(sae, device=settings.sae.device)
     lane = Lane(model_id="backtest", hook_name=encoder.config.hook_name or "file", sae_fingerprint=encoder.fingerprint)
     texts = _labels(labels, settings.sites, lane, encoder.d_sae)
     learnt = offline.learn(baseline, lane, encoder, settings.drift, version=time.time_ns() // 1_000_000)

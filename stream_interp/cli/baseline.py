@@ -51,7 +51,7 @@ def build(
     require_topic(settings.kafka, TOPIC)
     site = settings.site_of(tenant=tenant, model_id=model_id, model_revision=revision, hook_name=hook)
     folder = sae or (site.sae if site else "")  # what ENCODE will use: another SAE is another lane
-    encoder = saes.load(folder, device=settings.sae.device) if folder else None
+    encoder = saes.load_encoder(folder, device=settings.sae.device) if folder else None
     lane = Lane(
         tenant=tenant, model_id=model_id, hook_name=hook, model_revision=revision,
         sae_fingerprint=encoder.fingerprint if encoder else NO_SAE,

@@ -109,9 +109,9 @@ def _saes(settings: Settings) -> list[Check]:
 
 def _sae(path: str, settings: Settings) -> list[Check]:
     from stream_interp.detect.state import armed_bytes
-    from stream_interp.sae import load
+    from stream_interp.sae import load_encoder
 
-    sae = load(path, device=settings.sae.device, max_memory_bytes=settings.sae.max_memory_bytes)
+    sae = load_encoder(path, device=settings.sae.device, max_memory_bytes=settings.sae.max_memory_bytes)
     size = armed_bytes(sae.d_sae, settings.baseline.requests)
     detail = f"{path}: d_in {sae.d_in}, {sae.d_sae} features, {sae.fingerprint[:16]}; {size:,} bytes of state per lane"
     return [Check(name="sae", state="ok", detail=detail, state_bytes_per_lane=size)]

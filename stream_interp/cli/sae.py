@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from stream_interp.sae.checking import Checked
     from stream_interp.sae.describing import Description, Spread
+    from stream_interp.sae.layered import LayeredSAE
 
 ROWS = 2_048  # tokens encoded at once
 
@@ -39,11 +40,20 @@ def inspect(
     activation_scale: ScaleOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Family, sizes, normalisation, thresholds, decoder norms, fingerprint. With --check: exit 1 if it is misloaded."""
+    """Family, sizes, normalisation, thresholds, decoder norms, fingerprint. With --check: exit 1 if it is misloaded.
+
+    Of a transcoder set or a cross-layer transcoder: a line for each layer; FOLDER#3 shows layer 3 alone.
+    """
     from stream_interp.sae.describing import describe
+    from stream_interp.sae.layered import LayeredSAE
     from stream_interp.sae.loading import load
 
     sae = load(path, family=family, k=k, activation_scale=activation_scale)
+    if isinstance(sae, LayeredSAE):
+        if check is not None:
+            raise UsageError(f"--check takes one layer: {path}#0 to {path}#{sae.n_layers - 1}")
+        _inspect_layers(sae, json)
+        return
     description = describe(sae)
     checked = _check(sae, check) if check is not None else None
     if json:
@@ -119,20 +129,48 @@ class _Activations:
             yield rows[0], rows[1] if len(rows) == 2 else None
 
 
+def _inspect_layers(layered: LayeredSAE, json: bool) -> None:
+    from stream_interp.sae.describing import describe_layers
+
+    layers = list(describe_layers(layered))
+    config, crosses = layers[0].config, layered.crosses_layers
+    if json:
+        emit_json(
+            {
+                "schema_version": 1,
+                "family": config.family,
+                "crosses_layers": crosses,
+                "layers": [{"layer": i, **structs.asdict(layer)} for i, layer in enumerate(layers)],
+            }
+        )
+        return
+    kind = "cross-layer transcoder" if crosses else "transcoder set"
+    sizes = f"{len(layers)} layers, d_in {config.d_in}, d_sae {config.d_sae}, d_out {config.d_out}"
+    rows: list[list[object]] = [
+        [i, layer.config.hook_name or layer.config.hf_hook_name, _spread(layer.thresholds), layer.fingerprint]
+        for i, layer in enumerate(layers)
+    ]
+    emit_table(
+        f"{config.family}, {kind}, {config.architecture}: {sizes}", ["#", "hook", "threshold", "fingerprint"], rows
+    )
+
+
 def _show(description: Description, checked: Checked | None) -> None:
     config = description.config
     factor = f", activation_scale {config.activation_scale:.6g}" if config.activation_scale != 1 else ""
     k = f"k {config.k}" if config.k else ""
+    known = {"skip": config.skip, "fires on its threshold": config.inclusive, "negative acts": config.signed}
+    peculiarities = [words for words, holds in known.items() if holds]
     rows: list[list[object]] = [
         ["family", config.family],
-        ["architecture", ", ".join(filter(None, (config.architecture, k, "skip" if config.skip else "")))],
+        ["architecture", ", ".join(filter(None, (config.architecture, k, *peculiarities)))],
         ["d_in, d_sae, d_out", f"{config.d_in}, {config.d_sae}, {config.d_out}"],
         ["b_dec subtracted from the input", "yes" if config.centred else "no"],
         ["normalisation", config.normalisation + factor],
         ["rescaled by decoder norm", "yes" if config.rescaled_by_decoder_norm else "no"],
         ["model, hook", " ".join(filter(None, (config.model_name, config.hook_name or config.hf_hook_name))) or None],
         ["threshold", _spread(description.thresholds)],
-        ["decoder norm", _spread(description.decoder_norms)],
+        ["decoder norm", _spread(description.decoder_norms) if description.decoder_norms else "no decoder of its own"],
         ["memory", f"{description.memory_bytes / 1e6:.1f} MB in float32"],
         ["fingerprint", description.fingerprint],
     ]

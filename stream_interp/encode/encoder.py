@@ -8,7 +8,7 @@ run over a request's tokens in order, in float64.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -41,6 +41,10 @@ class Encoder(Protocol):
     def fingerprint(self) -> str:
         """sha256 of its canonical weights."""
 
+    @property
+    def explains(self) -> Literal["input", "output", "nothing"]:
+        """What its reconstruction is of: the input, another hook's activations, or it has none."""
+
     def firings(self, x: torch.Tensor) -> Firings:
         """What fires in the tokens `x` [n, d_in]; no row depends on the others."""
 
@@ -51,7 +55,7 @@ class Encoder(Protocol):
 @torch.inference_mode()
 def encode_batch(sae: Encoder | None, items: Sequence[Item], device: str = "cpu") -> Statistics:
     """Statistics of the requests, in the order given. All of one SAE (None: T0 only), dtype and d_in."""
-    tokens = Tokens.of(items, device)
+    tokens = Tokens.of(items, device, sae.explains if sae else "input")
     fired = Firings.none(tokens.x) if sae is None else sae.firings(tokens.x)
     errors = _errors(sae, tokens, fired)
     firings = _Fired(*(column.cpu().numpy() for column in (fired.token, fired.feature, fired.value.double())))
@@ -79,7 +83,10 @@ class _Fired(NamedTuple):
 
 
 class _Errors(NamedTuple):
-    """Of the tokens of the error terms, in order: ‖y‖², ‖y − ŷ‖², ⟨y, ŷ⟩, ‖ŷ‖²; y what the SAE explains."""
+    """Of the tokens of the error terms, in order: ‖y‖², ‖y − ŷ‖², ⟨y, ŷ⟩, ‖ŷ‖²; y what the SAE explains.
+
+    There are no such tokens where there is nothing to compare a reconstruction with, or there is none.
+    """
 
     target_sq: Doubles
     err_sq: Doubles
@@ -91,7 +98,7 @@ def _errors(sae: Encoder | None, tokens: Tokens, fired: Firings) -> _Errors:
     chosen = torch.from_numpy(tokens.in_error).to(tokens.x.device)
     y = tokens.target[chosen]
     target_sq = y.square().sum(1).double().cpu().numpy()
-    if sae is None:
+    if sae is None or not len(y):
         return _Errors(target_sq, *np.zeros((3, len(y))))
     xhat = sae.reconstruct_from(tokens.x[chosen], fired.of_tokens(chosen)).float()
     others = ((y - xhat).square().sum(1), (y * xhat).sum(1), xhat.square().sum(1))

@@ -6,7 +6,7 @@ from stream_interp.encode.examples import ExampleRule, Turns
 from stream_interp.encode.lanes import Site
 from stream_interp.errors import UsageError
 from stream_interp.sae.encoder import SAE
-from stream_interp.sae.loading import load
+from stream_interp.sae.loading import load_encoder
 from stream_interp.secret_files import read_secret
 from stream_interp.settings import Settings
 
@@ -18,7 +18,7 @@ def load_sites(settings: Settings) -> list[Site]:
 
     Raises:
         SAELoadError: an SAE that cannot be trusted to be read rightly, or does not fit.
-        UsageError: no such device; no usable key for hashed examples.
+        UsageError: no such device; a set without its layer; no usable key for hashed examples.
     """
     loaded: dict[str, SAE] = {}
     rules = _example_rules(settings)
@@ -27,13 +27,13 @@ def load_sites(settings: Settings) -> list[Site]:
         is_new = bool(names.sae) and names.sae not in loaded
         if is_new:
             memory = settings.sae.max_memory_bytes
-            loaded[names.sae] = load(names.sae, device=settings.sae.device, max_memory_bytes=memory)
+            loaded[names.sae] = load_encoder(names.sae, device=settings.sae.device, max_memory_bytes=memory)
         sae = loaded.get(names.sae)
         if sae is None:
             sites.append(Site(names))
             continue
-        d_out, size = sae.canonical.W_dec.shape[1], sae.memory_bytes if is_new else 0
-        sites.append(Site(names, sae, d_out, str(sae.device), size, rules[names.examples]))
+        size = sae.memory_bytes if is_new else 0
+        sites.append(Site(names, sae, sae.config.d_out, str(sae.device), size, rules[names.examples]))
     return sites
 
 
@@ -42,6 +42,8 @@ def site_line(site: Site) -> str:
     names, sae, examples = site.names, site.sae, site.examples
     line = f"site {names.tenant}/{names.model_id}/{names.model_revision}/{names.hook_name}: SAE "
     line += f"{sae.fingerprint[:12]}, {sae.d_in}×{sae.d_sae}" if sae else "none, T0 only"
+    if sae and sae.explains == "nothing":
+        line += ", a layer of a cross-layer transcoder: no reconstruction error"
     if sae and examples:
         held_bytes = examples.window_bytes(sae.d_sae)
         line += f"; examples of {examples.features} features a cut, request ids {names.examples}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -44,14 +44,15 @@ class Tokens:
     in_error: Bools
 
     @classmethod
-    def of(cls, items: Sequence[Item], device: str) -> Tokens:
-        """The tokens of requests of one dtype and width, in order."""
+    def of(cls, items: Sequence[Item], device: str, explains: Literal["input", "output", "nothing"]) -> Tokens:
+        """The tokens of requests of one dtype and width, in order, for an SAE that explains so much of them."""
         counts = np.array([_counted(request) for _, request in items], np.int64)
         units = np.array([shape.unit_tokens for shape, _ in items], np.int64)
         too_short = counts < np.maximum(units, 1)
         lengths = np.where(too_short, 0, counts)
         x = _matrix([_kept(r, r.acts) for _, r in items], too_short)
         outs = [_kept(r, r.acts_out) for _, r in items if r.acts_out is not None]
+        is_explained = explains == "input" or (explains == "output" and bool(outs))
         request = np.repeat(np.arange(len(items)), lengths)
         place = np.arange(len(request)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         of_x = squares(x.numpy())
@@ -65,7 +66,7 @@ class Tokens:
             counts=counts, too_short=too_short, x=x.to(device), sq_norm=of_x.total, request=request,
             target=(_matrix(outs, too_short) if outs else x).to(device), massive=massive,
             in_unit=place < np.where(units == 0, counts, units)[request],
-            in_error=(place % every == phases) & ~massive,
+            in_error=(place % every == phases) & ~massive & is_explained,
         )  # fmt: skip
 
 

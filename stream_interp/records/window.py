@@ -55,7 +55,11 @@ class CutRef(Struct, frozen=True, kw_only=True):
 
 
 class LaneSums(Struct, frozen=True, kw_only=True):
-    """Per-lane sums in float64, over the declared sub-sample of counted tokens that are not massive."""
+    """Per-lane sums in float64, over the declared sub-sample of counted tokens that are not massive.
+
+    Where no reconstruction error is to be had (no SAE, a layer of a cross-layer transcoder, a transcoder without
+    acts_out) err_sq_sum and xhat_sq_sum are both 0, which no error of real tokens gives: ‖x‖ <= ‖e‖ + ‖x̂‖.
+    """
 
     error_tokens: int = 0  # tokens in the sums below
     x_sq_sum: float = 0.0  # Σ ‖x‖² (‖y‖² for transcoders)

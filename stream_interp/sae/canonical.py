@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from stream_interp.sae.config import Normalisation
+from stream_interp.sae.tensors import LazyTensor
 
 
 @dataclass(frozen=True)
@@ -17,15 +18,17 @@ class Canonical:
     `W_enc` would lose the gate to rounding. The output is acts @ W_dec + b_dec and, with `W_skip`, + x @ W_skip.
 
     Shapes: `W_enc` [d_in, d_sae], `b_enc`, `threshold`, gain and offset [d_sae], `W_dec` [d_sae, d_out], `b_dec`
-    [d_out], `W_skip` [d_in, d_out], one dtype and device; threshold >= 0 unless gated. With `k`, all but the k largest
-    p of a token are dropped first, or with `grouped` all but the largest of each of k groups of neighbours.
+    [d_out], `W_skip` [d_in, d_out], one dtype and device. With `k`, all but the k largest p of a token are dropped
+    first, or with `grouped` all but the largest of each of k groups of neighbours. Where a threshold is negative, acts
+    are; p >= t is p > the number just below t. `W_dec` may lie in a file, as it is stored there; a layer of a
+    cross-layer transcoder has none, and no `b_dec`.
     """
 
     W_enc: torch.Tensor
     b_enc: torch.Tensor
     threshold: torch.Tensor
-    W_dec: torch.Tensor
-    b_dec: torch.Tensor
+    W_dec: torch.Tensor | LazyTensor | None
+    b_dec: torch.Tensor | None
     W_skip: torch.Tensor | None
     magnitude: tuple[torch.Tensor, torch.Tensor] | None  # gain and offset, [d_sae] each
     k: int | None
@@ -34,6 +37,7 @@ class Canonical:
 
     @property
     def tensors(self) -> tuple[torch.Tensor, ...]:
-        """All parameters."""
-        skip = () if self.W_skip is None else (self.W_skip,)
-        return self.W_enc, self.b_enc, self.threshold, self.W_dec, self.b_dec, *(self.magnitude or ()), *skip
+        """All parameters that are in memory."""
+        decoder = (self.W_dec, self.b_dec, self.W_skip)
+        held = (tensor for tensor in decoder if isinstance(tensor, torch.Tensor))
+        return self.W_enc, self.b_enc, self.threshold, *(self.magnitude or ()), *held

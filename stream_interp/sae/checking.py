@@ -101,7 +101,8 @@ def _measure(
         fired += (acts != 0).sum(0)
         norm_sum += float(x[usual].double().norm(dim=1).sum())
         target = x if y is None else y
-        if (y is not None or not sae.config.transcodes) and target.shape[1] == sae.config.d_out:
+        is_explained = sae.explains == "input" or (sae.explains == "output" and y is not None)
+        if is_explained and target.shape[1] == sae.config.d_out:
             error = target.double() - reconstruct(x, acts).cpu().double()
             every.add(target, error)
             ordinary.add(target[usual], error[usual])
@@ -144,6 +145,8 @@ def _judge(sae: SAE, measured: Measured, n: int) -> tuple[Verdict, str]:
         return "misloaded", f"L0 is {measured.l0:.2f}, expected {LEAST_L0} to {largest:.0f} of {sae.d_sae} features"
     explained = measured.explained_variance_ordinary
     if explained is None:
+        if sae.explains == "nothing":
+            return "cannot_tell", "one layer of a cross-layer transcoder makes no output that could be compared"
         return "cannot_tell", (
             "no target to compare the output with: give acts_out, what a transcoder aims at; "
             "or the activations are all the same or not finite"
@@ -163,7 +166,7 @@ def _compare(verdict: Verdict, why: str, explained: float, readings: list[Readin
 
 def _misreadings(sae: SAE, scale: float) -> Iterator[tuple[str, _Encode, _Reconstruct]]:
     canonical = sae.canonical
-    if sae.d_in == sae.config.d_out and canonical.b_dec.any():
+    if canonical.b_dec is not None and sae.d_in == sae.config.d_out and canonical.b_dec.any():
         shift = (canonical.b_dec @ canonical.W_enc).double()  # float32 will do to tell two readings apart
         flipped = canonical.b_enc.double() + (shift if sae.config.centred else -shift)
         other = replace(sae, canonical=replace(canonical, b_enc=flipped.to(sae.dtype)))

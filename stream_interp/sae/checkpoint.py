@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -15,11 +17,51 @@ from stream_interp.sae.tensors import LazyTensor
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`tensors` are named as in `shapes(config)`."""
+    """`tensors` are named as in `shapes(config)`. `decoder_in_file`: W_dec is not loaded, its rows are read by need."""
 
     path: Path
     config: SAEConfig
     tensors: Mapping[str, LazyTensor]
+    decoder_in_file: bool = False
+
+
+class Write(NamedTuple):
+    """Decoder of layer `source` into the layers `first_target` and on: `W` [d_sae, targets·d_out]."""
+
+    source: int
+    first_target: int
+    W: LazyTensor
+
+
+class Affine(NamedTuple):
+    """z = (x - mean) / std, [layers, d] each."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Across:
+    """How a cross-layer transcoder writes: y_t = b_dec_t + Σ over s <= t of acts_s @ W_st + x_s @ S_st.
+
+    `b_dec` [layers, d_out]; `skips` {(s, t): S [d_in, d_out]}. With `inputs` and `outputs` the x_s that S sees and the
+    y_t that are summed are normalised activations.
+    """
+
+    writes: tuple[Write, ...]
+    b_dec: torch.Tensor
+    skips: Mapping[tuple[int, int], LazyTensor] = field(default_factory=dict)
+    inputs: Affine | None = None
+    outputs: Affine | None = None
+
+
+@dataclass(frozen=True)
+class LayeredCheckpoint:
+    """An SAE for each layer, of one width; `across`: they write into each other's outputs."""
+
+    path: Path
+    layers: tuple[Checkpoint, ...]
+    across: Across | None = None
 
 
 @dataclass(frozen=True)
@@ -41,7 +83,7 @@ class Family:
 
     name: str
     detect: Callable[[Path], bool]
-    read: Callable[[Path, Hints], Checkpoint]
+    read: Callable[[Path, Hints], Checkpoint | LayeredCheckpoint]
     convertible: bool = False
 
 
@@ -51,14 +93,26 @@ def shapes(config: SAEConfig) -> dict[str, tuple[int, ...]]:
     expected: dict[str, tuple[int, ...]] = {
         "W_enc": (config.d_in, config.d_sae),
         **dict.fromkeys(biases, (config.d_sae,)),
-        "W_dec": (config.d_sae, config.d_out),
-        "b_dec": (config.d_out,),
     }
+    if config.reconstructs:
+        expected |= {"W_dec": (config.d_sae, config.d_out), "b_dec": (config.d_out,)}
     if config.architecture == "jumprelu":
         expected["threshold"] = (config.d_sae,)
     if config.skip:
         expected["W_skip"] = (config.d_in, config.d_out)
+    if config.normalisation == "mean_std":
+        expected |= {"input_mean": (config.d_in,), "input_std": (config.d_in,)}
     return expected
+
+
+def parameter_bytes(checkpoint: Checkpoint, dtype: torch.dtype) -> int:
+    """Of all parameters that are to be held in `dtype`, in canonical form."""
+    config = checkpoint.config
+    in_file = {"W_dec"} if checkpoint.decoder_in_file else set()
+    matrices = sum(prod(shape) for name, shape in shapes(config).items() if len(shape) == 2 and name not in in_file)
+    of_features = 4 if config.architecture == "gated" else 2  # b_enc and threshold; gain and offset
+    b_dec = config.d_out if config.reconstructs else 0
+    return (matrices + of_features * config.d_sae + b_dec) * dtype.itemsize
 
 
 def check_shapes(checkpoint: Checkpoint) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from stream_interp.errors import SAELoadError, UsageError
-from stream_interp.sae.checkpoint import Checkpoint, Hints, check_shapes, require_finite, shapes
+from stream_interp.sae.checkpoint import Checkpoint, Hints, LayeredCheckpoint, check_shapes, require_finite, shapes
 from stream_interp.sae.fingerprint import Fingerprint
 from stream_interp.sae.formats import find_family
 from stream_interp.sae.formats.saelens_writer import write_checkpoint
@@ -46,6 +46,7 @@ def convert(
         raise UsageError(f"{target} is there already; give a folder that does not exist yet")
     try:
         checkpoint = find_family(source, family, pickled=True).read(source, Hints(k, activation_scale))
+        assert not isinstance(checkpoint, LayeredCheckpoint)  # no pickled family has layers
         check_shapes(checkpoint)
         _require_sae_proper(checkpoint)
         parameters = {name: _read(checkpoint, name) for name in shapes(checkpoint.config)}

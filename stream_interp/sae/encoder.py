@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from stream_interp.errors import UsageError
 from stream_interp.sae.activation import fire
 from stream_interp.sae.canonical import Canonical
 from stream_interp.sae.config import SAEConfig
-from stream_interp.sae.decoding import decode_fired
+from stream_interp.sae.decoding import decode_fired, decode_from_file
 from stream_interp.sae.firings import Firings
 from stream_interp.sae.normalisation import Normalised, normalise
 
@@ -52,8 +52,15 @@ class SAE:
         return self.canonical.W_enc.dtype
 
     @property
+    def explains(self) -> Literal["input", "output", "nothing"]:
+        """What its reconstruction is of: the input, another hook's activations, or it has none."""
+        if not self.config.reconstructs:
+            return "nothing"
+        return "output" if self.config.transcodes else "input"
+
+    @property
     def memory_bytes(self) -> int:
-        """Bytes of all parameters."""
+        """Bytes of all parameters in memory; a decoder that stays in its file is not among them."""
         return sum(tensor.nbytes for tensor in self.canonical.tensors)
 
     def encode(self, x: Matrix) -> torch.Tensor:
@@ -69,7 +76,7 @@ class SAE:
     def firings(self, x: Matrix) -> Firings:
         """The entries of `encode(x)` that are not 0; never holds [n, d_sae]. Raises UsageError."""
         with torch.inference_mode():
-            return self._fire(normalise(self.canonical.normalisation, _floats(x, "x", self.d_in, self.device)))
+            return self._fire(normalise(self.canonical.normalisation, floats(x, "x", self.d_in, self.device)))
 
     def decode(self, acts: Matrix) -> torch.Tensor:
         """`acts` [n, d_sae] @ W_dec + b_dec [n, d_out].
@@ -77,7 +84,8 @@ class SAE:
         Only `reconstruct` undoes a per-token normalisation and adds the skip: both need the input.
 
         Raises:
-            UsageError: `acts` is not a floating-point matrix of width d_sae.
+            UsageError: `acts` is not a floating-point matrix of width d_sae, or this is a layer of a cross-layer
+                transcoder, which has no output of its own.
         """
         with torch.inference_mode():
             return self._decode(self._fired(acts), len(acts))
@@ -85,14 +93,14 @@ class SAE:
     def reconstruct(self, x: Matrix) -> torch.Tensor:
         """What the SAE makes of `x` [n, d_in]: [n, d_out] in the units of the raw input. Raises UsageError."""
         with torch.inference_mode():
-            raw = _floats(x, "x", self.d_in, self.device)
+            raw = floats(x, "x", self.d_in, self.device)
             normalised = normalise(self.canonical.normalisation, raw)
             return self._reconstruct(raw, normalised, self._fire(normalised))
 
     def reconstruct_from(self, x: Matrix, acts: Matrix | Firings) -> torch.Tensor:
         """The same where `acts` = `encode(x)` [n, d_sae] or `firings(x)` is at hand. Raises UsageError."""
         with torch.inference_mode():
-            raw = _floats(x, "x", self.d_in, self.device)
+            raw = floats(x, "x", self.d_in, self.device)
             fired = acts if isinstance(acts, Firings) else self._fired(acts)
             return self._reconstruct(raw, normalise(self.canonical.normalisation, raw), fired)
 
@@ -100,10 +108,18 @@ class SAE:
         return fire(self.canonical, normalised.x.to(self.dtype))
 
     def _fired(self, acts: Matrix) -> Firings:
-        return Firings.of(_floats(acts, "acts", self.d_sae, self.device).to(self.dtype))
+        return Firings.of(floats(acts, "acts", self.d_sae, self.device).to(self.dtype))
 
     def _decode(self, fired: Firings, n: int) -> torch.Tensor:
-        return decode_fired(fired, n, self.canonical.W_dec, self.canonical.b_dec)
+        W_dec, b_dec = self.canonical.W_dec, self.canonical.b_dec
+        if W_dec is None or b_dec is None:
+            raise UsageError(
+                "one layer of a cross-layer transcoder makes no output: it takes the acts of all layers before; "
+                "load the whole set and call its reconstruct"
+            )
+        if isinstance(W_dec, torch.Tensor):
+            return decode_fired(fired, n, W_dec, b_dec)
+        return decode_from_file(fired, n, W_dec, b_dec)
 
     def _reconstruct(self, raw: torch.Tensor, normalised: Normalised, fired: Firings) -> torch.Tensor:
         output = normalised.undo(self._decode(fired, len(raw))).to(self.dtype)
@@ -111,7 +127,7 @@ class SAE:
         return output if W_skip is None else output.addmm_(raw.to(self.dtype), W_skip)
 
 
-def _floats(values: Matrix, name: str, width: int, device: torch.device) -> torch.Tensor:
+def floats(values: Matrix, name: str, width: int, device: torch.device) -> torch.Tensor:
     """`values` as a floating-point tensor [n, width] on `device`. Raises UsageError."""
     if values.ndim != 2 or values.shape[1] != width:
         raise UsageError(f"{name} has shape {list(values.shape)}, this SAE takes [n, {width}]; is it of this hook?")

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 import msgspec
+import numpy as np
 import torch
+import yaml
 from msgspec import Meta, Struct
 
 from stream_interp.errors import SAELoadError
 from stream_interp.sae.tensors import LazyTensor
 
 MAX_JSON_BYTES = 1 << 20
+MAX_YAML_BYTES, MAX_YAML_DEPTH = 64 << 10, 16  # its parser is slow
 MAX_HEADER_BYTES = 16 << 20  # of a safetensors file: room for some 100,000 tensors
 PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt"})
 
@@ -31,21 +34,53 @@ class _Entry(Struct, frozen=True, forbid_unknown_fields=True):
     data_offsets: tuple[_Size, _Size]
 
 
-def read_json(path: Path, json_type: type[_T]) -> _T:
+def read_json(path: Path, json_type: type[_T], max_bytes: int = MAX_JSON_BYTES) -> _T:
     """A small JSON file as a typed value.
 
     Raises:
-        SAELoadError: missing, over 1 MiB, not JSON, or not of this type.
+        SAELoadError: missing, over `max_bytes`, not JSON, or not of this type.
     """
-    require_file(path)
-    with path.open("rb") as file:
-        data = file.read(MAX_JSON_BYTES + 1)
-    if len(data) > MAX_JSON_BYTES:
-        raise SAELoadError("bad_config", str(path), f"at most {MAX_JSON_BYTES} bytes", "more")
     try:
-        return msgspec.json.decode(data, type=json_type)
+        return msgspec.json.decode(read_small(path, max_bytes), type=json_type)
     except _NOT_JSON as error:
         raise SAELoadError("bad_config", str(path), "JSON with the fields of its format", str(error)) from error
+
+
+def read_yaml(path: Path, yaml_type: type[_T]) -> _T:
+    """A small YAML file of texts, lists and mappings as a typed value; every scalar is a text.
+
+    Raises:
+        SAELoadError: missing, over 64 KiB, not YAML, not of this type, deeply nested, or with a tag, an anchor or an
+            alias.
+    """
+    data = read_small(path, MAX_YAML_BYTES)
+    try:
+        _require_plain_yaml(data)
+        return msgspec.convert(yaml.load(data, Loader=yaml.BaseLoader), yaml_type)
+    except (yaml.YAMLError, IndexError, *_NOT_JSON) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise SAELoadError("bad_config", str(path), "plain YAML with the fields of its format", reason) from error
+
+
+def _require_plain_yaml(data: bytes) -> None:
+    """Raises ValueError or YAMLError. The parser's time grows with the square of the depth, so it stops early."""
+    depth = 0
+    for event in yaml.parse(data, Loader=yaml.BaseLoader):
+        if getattr(event, "tag", None) or getattr(event, "anchor", None):
+            raise ValueError("a tag, an anchor or an alias")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_YAML_DEPTH:
+            raise ValueError(f"more than {MAX_YAML_DEPTH} collections inside each other")
+
+
+def read_small(path: Path, max_bytes: int) -> bytes:
+    """All bytes of a file that is to have few. Raises SAELoadError: missing, or larger."""
+    require_file(path)
+    with path.open("rb") as file:
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise SAELoadError("bad_config", str(path), f"at most {max_bytes} bytes", "more")
+    return data
 
 
 def open_safetensors(path: Path) -> dict[str, LazyTensor]:
@@ -111,8 +146,11 @@ def _check_tiling(path: Path, entries: dict[str, _Entry], data_bytes: int) -> No
 
 def _lazy(path: Path, name: str, entry: _Entry, data_start: int) -> LazyTensor:
     shape, dtype = tuple(entry.shape), _DTYPES[entry.dtype]
-    read = partial(_read_rows, path, name, shape, dtype, data_start + entry.data_offsets[0])
-    return LazyTensor(shape, dtype, read)
+    offset = data_start + entry.data_offsets[0]
+    bits = partial(np.memmap, path, f"<i{dtype.itemsize}", "r", offset, shape)
+    return LazyTensor(
+        shape, dtype, partial(_read_rows, path, name, shape, dtype, offset), mapped=bits, origin=str(path)
+    )
 
 
 def _read_rows(

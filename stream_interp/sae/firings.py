@@ -42,6 +42,12 @@ class Firings(NamedTuple):
         kept = chosen[self.token]
         return Firings((chosen.cumsum(0) - 1)[self.token[kept]], self.feature[kept], self.value[kept])
 
+    def halves(self, n: int) -> tuple[Firings, Firings]:
+        """Of the first n // 2 of n tokens and of the others, which are counted anew from 0."""
+        token, split = self.token, int(torch.searchsorted(self.token, n // 2))
+        first, second = (Firings(*(column[part] for column in self)) for part in (slice(split), slice(split, None)))
+        return first, second._replace(token=token[split:] - n // 2)
+
 
 def entries_above(pre: torch.Tensor, threshold: torch.Tensor) -> Firings:
     """The entries of `pre` [n, width] that are not `<= threshold` [width]; NaN is among them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -37,33 +37,40 @@ class _Folding:
         self._norms = _row_norms(checkpoint.tensors["W_dec"]) if self._config.rescaled_by_decoder_norm else None
 
     def run(self) -> tuple[str, Canonical]:
-        config, scale = self._config, self._config.activation_scale
+        config = self._config
         folds: dict[str, _Fold | None] = {"W_enc": self._encoder_fold(), "W_dec": self._decoder_fold(), "W_skip": None}
-        shift = _Product(self._vectors["b_dec"], config.d_sae) if config.centred else None
-        placed = {}
+        centre = self._centre()
+        shift = None if centre is None else _Product(centre, config.d_sae)
+        placed: dict[str, torch.Tensor] = {}
         for name, shape in shapes(config).items():  # the fingerprint's order
             tensor = self._checkpoint.tensors[name]
             self._fingerprint.begin(name, tensor)
             if len(shape) == 1:
                 self._fingerprint.rows(tensor.row_blocks())
+            elif name == "W_dec" and self._checkpoint.decoder_in_file:
+                self._fingerprint.rows(self._finite(name, tensor))
             else:
                 placed[name] = self._matrix(name, tensor, folds[name], shift.add if shift and name == "W_enc" else None)
         b_enc, threshold = self._biases()
         if shift is not None:
             b_enc = b_enc - (shift.total if self._norms is None else shift.total * self._norms)
-        canonical = Canonical(
+        return self._fingerprint.hexdigest(), self._canonical(placed, b_enc, threshold)
+
+    def _canonical(self, placed: dict[str, torch.Tensor], b_enc: torch.Tensor, threshold: torch.Tensor) -> Canonical:
+        config, b_dec = self._config, self._vectors.get("b_dec")
+        W_dec = self._checkpoint.tensors["W_dec"] if self._checkpoint.decoder_in_file else placed.get("W_dec")
+        return Canonical(
             W_enc=placed["W_enc"],
             b_enc=self._placed("b_enc", b_enc.to(self._dtype)),
-            threshold=self._placed("threshold", threshold.to(self._dtype)),
-            W_dec=placed["W_dec"],
-            b_dec=self._placed("b_dec", (self._vectors["b_dec"] / scale).to(self._dtype)),
+            threshold=self._placed("threshold", self._strict(threshold.to(self._dtype))),
+            W_dec=W_dec,
+            b_dec=None if b_dec is None else self._placed("b_dec", (b_dec / config.activation_scale).to(self._dtype)),
             W_skip=placed.get("W_skip"),
             magnitude=self._magnitude(),
             k=config.k if config.architecture in {"topk", "groupmax"} else None,
             grouped=config.architecture == "groupmax",
             normalisation=config.normalisation,
         )
-        return self._fingerprint.hexdigest(), canonical
 
     def _vector(self, name: str) -> torch.Tensor:
         vector = self._checkpoint.tensors[name].read()
@@ -82,8 +89,19 @@ class _Folding:
             positive = (-v["b_mag"] * (-v["r_mag"]).exp()).clamp(-largest, largest)
             return torch.zeros_like(v["b_gate"]), torch.maximum(-v["b_gate"], positive)
         b_enc = v["b_enc"] if self._norms is None else v["b_enc"] * self._norms
+        threshold = v.get("threshold", torch.zeros_like(b_enc))
         # relu(p) where p > t <= 0 is p where p > 0
-        return b_enc, v.get("threshold", torch.zeros_like(b_enc)).clamp_min(0)
+        return b_enc, threshold if self._config.signed else threshold.clamp_min(0)
+
+    def _strict(self, threshold: torch.Tensor) -> torch.Tensor:
+        """p >= t is p > the number of this dtype just below t."""
+        return threshold.nextafter(torch.full_like(threshold, -torch.inf)) if self._config.inclusive else threshold
+
+    def _centre(self) -> torch.Tensor | None:
+        """[d_in] what is subtracted from the input as `W_enc` sees it."""
+        if self._config.normalisation == "mean_std":
+            return self._vectors["input_mean"] / self._vectors["input_std"]
+        return self._vectors["b_dec"] if self._config.centred else None
 
     def _magnitude(self) -> tuple[torch.Tensor, torch.Tensor] | None:
         if self._config.architecture != "gated":
@@ -93,6 +111,9 @@ class _Folding:
 
     def _encoder_fold(self) -> _Fold | None:
         scale, norms = self._config.activation_scale, self._norms
+        if self._config.normalisation == "mean_std":
+            std = self._vectors["input_std"][:, None]
+            return lambda rows, _columns, block: block / std[rows]
         if norms is None:
             return None if scale == 1.0 else lambda _rows, _columns, block: block * scale
         factor = norms * scale
@@ -118,6 +139,11 @@ class _Folding:
             exact = change is None and torch.promote_types(self._dtype, tensor.dtype) == self._dtype
             self._fingerprint.rows(torch.split(out, 1_024) if exact else tensor.row_blocks())
         return self._placed(name, out)
+
+    def _finite(self, name: str, tensor: LazyTensor) -> Iterator[torch.Tensor]:
+        for rows in tensor.row_blocks():
+            require_finite(self._checkpoint, name, rows)
+            yield rows
 
     def _placed(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         low, high = (float(bound) for bound in torch.aminmax(tensor))

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from math import prod
+import re
 from pathlib import Path
 
 import torch
 
 from stream_interp.errors import SAELoadError, UsageError
-from stream_interp.sae.checkpoint import Checkpoint, Hints, check_shapes, shapes
+from stream_interp.sae.checkpoint import Hints, LayeredCheckpoint, check_shapes
 from stream_interp.sae.encoder import SAE
 from stream_interp.sae.folding import fold
 from stream_interp.sae.formats import find_family
+from stream_interp.sae.layered import LayeredSAE, check_memory
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -26,11 +27,14 @@ def load(
     dtype: torch.dtype | str | None = None,
     device: torch.device | str | None = None,
     max_memory_bytes: int | None = None,
-) -> SAE:
+) -> SAE | LayeredSAE:
     """Loads the SAE in folder `path`. Nothing is executed from its files, and pickles are never opened.
 
+    A transcoder set or a cross-layer transcoder comes as `LayeredSAE`, of which nothing is in memory yet; `PATH#3` is
+    its layer 3, an SAE.
+
     Args:
-        path: the checkpoint's folder; symbolic links are followed.
+        path: the checkpoint's folder, or `FOLDER#LAYER`; symbolic links are followed.
         family: the layout of its files; found from their names if not given.
         k: of a TopK SAE whose files lack it.
         activation_scale: the factor s = √d_in / E‖x‖ of `expected_average_only_in`, where the files lack it.
@@ -40,25 +44,51 @@ def load(
 
     Raises:
         SAELoadError: it cannot be trusted to be read rightly, or does not fit.
-        UsageError: no such dtype or device.
+        UsageError: no such dtype, device or layer.
     """
     target_dtype, target_device = _dtype(dtype), _device(device)
-    root = Path(path)
+    root, layer = _path_and_layer(path)
     try:
         checkpoint = find_family(root, family).read(root, Hints(k, activation_scale))
+        if isinstance(checkpoint, LayeredCheckpoint):
+            layered = LayeredSAE(checkpoint, target_dtype, target_device, max_memory_bytes)
+            return layered if layer is None else layered.layer(layer)
+        if layer is not None:
+            raise UsageError(f"{path}: {root} holds one SAE, not one for each layer; leave #{layer} away")
         check_shapes(checkpoint)
-        _check_memory(checkpoint, target_dtype, max_memory_bytes)
+        check_memory([checkpoint], target_dtype, max_memory_bytes)
         identity, canonical = fold(checkpoint, target_dtype, target_device)
     except OSError as error:
         raise SAELoadError("unreadable", str(root), "files that can be read", str(error)) from error
     return SAE(checkpoint.config, identity, canonical)
 
 
-def _check_memory(checkpoint: Checkpoint, dtype: torch.dtype, max_memory_bytes: int | None) -> None:
-    needed = sum(prod(shape) for shape in shapes(checkpoint.config).values()) * dtype.itemsize
-    if max_memory_bytes is not None and needed > max_memory_bytes:
-        found = f"{needed} bytes needed to load it as {dtype}"
-        raise SAELoadError("too_large", str(checkpoint.path), f"at most {max_memory_bytes} bytes", found)
+def load_encoder(
+    path: str | os.PathLike[str],
+    *,
+    device: torch.device | str | None = None,
+    max_memory_bytes: int | None = None,
+) -> SAE:
+    """As `load`, for one hook: the SAE in a folder, or one layer of a set as `FOLDER#LAYER`.
+
+    Raises:
+        SAELoadError: as `load`.
+        UsageError: as `load`; a set without a layer.
+    """
+    loaded = load(path, device=device, max_memory_bytes=max_memory_bytes)
+    if isinstance(loaded, LayeredSAE):
+        raise UsageError(
+            f"{path} holds an SAE for each of {loaded.n_layers} layers; name that of this hook: "
+            f"{path}#0 to {path}#{loaded.n_layers - 1}"
+        )
+    return loaded
+
+
+def _path_and_layer(path: str | os.PathLike[str]) -> tuple[Path, int | None]:
+    folder, mark, layer = os.fspath(path).rpartition("#")
+    if not mark or not re.fullmatch(r"[0-9]{1,6}", layer) or Path(path).exists():
+        return Path(path), None
+    return Path(folder), int(layer)
 
 
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype:

@@ -26,8 +26,8 @@ class Normalised(NamedTuple):
 
 
 def normalise(kind: Normalisation, x: torch.Tensor) -> Normalised:
-    """Applies `kind` to `x` [n, d_in], in float32 or better."""
-    if kind in {"none", "expected_average_only_in"}:
+    """Applies `kind` to `x` [n, d_in], in float32 or better. What is the same for every token was folded at load."""
+    if kind in {"none", "expected_average_only_in", "mean_std"}:
         return Normalised(x)
     per_token = _layer_norm if kind.startswith("layer_norm") else _constant_norm
     normalised = per_token(_at_least_float32(x))

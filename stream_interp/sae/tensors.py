@@ -7,8 +7,11 @@ from dataclasses import dataclass, replace
 from functools import cache
 from math import prod
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from stream_interp.errors import SAELoadError
 
@@ -21,12 +24,16 @@ class LazyTensor:
     """A tensor of known shape and dtype that is not read yet.
 
     `read_rows(a, b)` gives rows a to b as the file has them, on the CPU; `turned`: the file has it transposed.
+    `mapped()` gives the bits of its entries as integers of their size, memory-mapped; None: not of a plain file, which
+    is `origin`.
     """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     read_rows: Callable[[int, int], torch.Tensor]
     turned: bool = False
+    mapped: Callable[[], NDArray[Any]] | None = None
+    origin: str = ""
 
     @classmethod
     def made(cls, shape: tuple[int, ...], dtype: torch.dtype, make: Callable[[], torch.Tensor]) -> LazyTensor:
@@ -43,6 +50,37 @@ class LazyTensor:
     def transposed(self) -> LazyTensor:
         """[m, n] of what is [n, m] here."""
         return replace(self, shape=self.shape[::-1], turned=not self.turned)
+
+    @property
+    def flattened(self) -> LazyTensor:
+        """[n, a·b] of what is [n, a, b] here."""
+        n, width, read, mapped = self.shape[0], prod(self.shape[1:]), self.read_rows, self.mapped
+        flat_map = None if mapped is None else lambda: mapped().reshape(n, width)
+        return replace(self, shape=(n, width), read_rows=lambda a, b: read(a, b).reshape(b - a, width), mapped=flat_map)
+
+    def columns_from(self, start: int) -> LazyTensor:
+        """The columns `start` and on of a matrix that is not turned."""
+        n, width, read, mapped = *self.shape, self.read_rows, self.mapped
+        part = None if mapped is None else lambda: mapped()[:, start:]
+        return replace(self, shape=(n, width - start), read_rows=lambda a, b: read(a, b)[:, start:], mapped=part)
+
+    def row(self, i: int) -> LazyTensor:
+        """Row i of a matrix that is not turned, as a vector."""
+        return LazyTensor.made(self.shape[1:], self.dtype, lambda: self.read_rows(i, i + 1)[0])
+
+    def take(self, rows: torch.Tensor) -> torch.Tensor:
+        """The rows [m, …] of these numbers [m]; of a mapped file no other page of it is read.
+
+        Raises SAELoadError where the file is gone, or shorter than it was.
+        """
+        if self.mapped is None:
+            return self.read()[rows]
+        try:
+            bits, chosen = self.mapped(), rows.cpu().numpy()
+        except (OSError, ValueError) as error:
+            raise SAELoadError("unreadable", self.origin, "the file that was there at loading", str(error)) from error
+        found = np.ascontiguousarray(bits[:, chosen].T if self.turned else bits[chosen])
+        return torch.from_numpy(found).view(self.dtype)
 
     def blocks(self) -> Iterator[tuple[slice, slice, torch.Tensor]]:
         """(rows, columns, block) in the order of the file; the blocks tile the tensor. Columns of a vector: none.

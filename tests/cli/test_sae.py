@@ -78,3 +78,46 @@ def test_convert_warns_and_writes_what_load_reads(tmp_path: Path, capsys: pytest
 def test_a_pickle_names_the_way_out(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sae", "inspect", QWEN]) == 1
     assert "stream-interp sae convert" in " ".join(capsys.readouterr().err.split())
+
+
+CLT, SET = (
+    str(GOLDEN / "layered/circuit_tracer_clt_relu/ckpt"),
+    str(GOLDEN / "layered/circuit_tracer_set_relu_skip/ckpt"),
+)
+
+
+@pytest.mark.parametrize(("path", "kind"), [(CLT, "cross-layer transcoder"), (SET, "transcoder set")])
+def test_inspect_has_a_line_for_each_layer(capsys: pytest.CaptureFixture[str], path: str, kind: str) -> None:
+    assert main(["sae", "inspect", path, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [layer["layer"] for layer in told["layers"]] == [0, 1, 2]
+    assert told["crosses_layers"] == (path == CLT)
+    fingerprints = [sae.load_encoder(f"{path}#{i}").fingerprint for i in range(3)]
+    assert [layer["fingerprint"] for layer in told["layers"]] == fingerprints
+    assert [layer["decoder_norms"] is None for layer in told["layers"]] == [path == CLT] * 3
+    assert main(["sae", "inspect", path]) == 0
+    shown = capsys.readouterr().out
+    for words in ("circuit_tracer", kind, "blocks.2.mlp.hook_in", *fingerprints):
+        assert words in shown
+
+
+def test_inspect_of_one_layer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    x = torch.randn(1_100, 12, generator=torch.Generator().manual_seed(0)) * 2
+    one = sae.load_encoder(f"{SET}#1")
+    save_file({"acts": x, "acts_out": one.reconstruct(x)}, tmp_path / "x.safetensors")
+    assert main(["sae", "inspect", f"{SET}#1", "--check", str(tmp_path / "x.safetensors"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["fingerprint"] == one.fingerprint
+    assert told["check"]["measured"]["explained_variance"] == pytest.approx(1.0)
+    assert main(["sae", "inspect", f"{CLT}#1", "--check", str(tmp_path / "x.safetensors"), "--json"]) == 0
+    checked = json.loads(capsys.readouterr().out)["check"]
+    assert (checked["verdict"], checked["measured"]["explained_variance"]) == ("cannot_tell", None)
+    assert main(["sae", "inspect", f"{CLT}#1"]) == 0
+    assert "no decoder of its own" in capsys.readouterr().out
+    for name, words in (("circuit_tracer_clt_jumprelu_skip", "negative acts"), ("decode_clt_jumprelu", "fires on its")):
+        assert main(["sae", "inspect", f"{GOLDEN}/layered/{name}/ckpt#1"]) == 0
+        assert words in capsys.readouterr().out
+    assert main(["sae", "inspect", CLT, "--check", str(tmp_path / "x.safetensors")]) == 2
+    assert "#0 to" in " ".join(capsys.readouterr().err.split())
+    assert main(["sae", "inspect", f"{CLT}#3"]) == 2
+    assert "layers 0 to 2" in " ".join(capsys.readouterr().err.split())

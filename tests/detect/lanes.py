@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ class ToySAE:
 
     d_in, d_sae = D_IN, D_SAE
     fingerprint = "toy"
+    explains: Literal["input", "output", "nothing"] = "input"
 
     def __init__(self) -> None:
         rng = np.random.default_rng(0)

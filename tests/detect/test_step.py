@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from stream_interp.records.lane import Lane
 from stream_interp.records.status import Status, encode_status
 from stream_interp.records.window import Window
 from stream_interp.settings import DriftSettings
-from tests.detect.lanes import D_SAE, LANE, SETTINGS, Driver, requests, windows
+from tests.detect.lanes import D_SAE, LANE, SETTINGS, Driver, ToySAE, requests, windows
 
 
 @pytest.fixture(scope="module")
@@ -340,3 +341,26 @@ def test_a_feature_said_to_be_covered_is_seen_at_the_ratio_that_is_said(fired: i
             m = esr.update(m, 1 / settings.requests_per_week, 1, direction.log_norm, lam, hit, np.ones(len(hit)))
             seen |= esr.value(m) >= a_weeks
     assert np.isinf(ratio) or seen.mean() > 0.5
+
+
+class LayerOfMany(ToySAE):
+    """A layer of a cross-layer transcoder: features, and no reconstruction error."""
+
+    explains: Literal["input", "output", "nothing"] = "nothing"
+
+
+def test_without_a_reconstruction_error_the_other_tests_stand() -> None:
+    driver = Driver(sae=LayerOfMany())
+    driver.learn(np.random.default_rng(1))
+    tests = driver.state.tests
+    assert driver.state.phase == "armed"
+    assert tests is not None
+    assert tests.rates["up"].armed.any()
+    assert "error_share" not in tests.medians
+    assert "l0" in tests.medians
+    assert driver.feed(requests(np.random.default_rng(3), 1_000)) == []
+    assert "opened" in driver.feed(requests(np.random.default_rng(4), 400, shift=2.0))
+    status = read_json(encode_status(status_of(driver.state, 0, 0)).value, Status)
+    assert status.health.explained_variance is None
+    assert status.health.explained_variance_baseline is None
+    assert status.health.l0 is not None

@@ -12,6 +12,7 @@ class IntegerSAE:
     """acts = max(x @ W_enc + b_enc, 0); small integers, so that float32 is exact."""
 
     fingerprint = "f" * 64
+    explains = "input"
 
     def __init__(self, d_in: int, d_sae: int, d_out: int | None = None, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)

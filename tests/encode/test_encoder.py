@@ -12,7 +12,7 @@ from stream_interp.encode.window import OpenWindow
 from stream_interp.records.lane import Lane
 from stream_interp.records.lengths import BINS, length_bins
 from stream_interp.records.moments import unpack_scatter
-from stream_interp.records.window import CutRef, decode_window, encode_window
+from stream_interp.records.window import SCORES, CutRef, decode_window, encode_window
 from tests.encode.slow_twin import IntegerSAE, twin
 
 CUT = CutRef(topic="t", partition=0, a=0, b=9)
@@ -156,3 +156,35 @@ def test_largest_allowed_values_leave_the_window_finite():
     window = window_of(None, shape(massive="share"), [(acts, None, None)])
     assert np.isfinite(window.header.sums.x_sq_sum)
     assert np.isfinite(window.arrays["request_scores"][:, 0]).all()
+
+
+class NoOutputSAE(IntegerSAE):
+    """Of a cross-layer transcoder's layer: there is nothing to compare with, so nothing is reconstructed."""
+
+    explains = "nothing"
+
+    def reconstruct_from(self, x, acts):
+        raise AssertionError("not asked for")
+
+
+@pytest.mark.parametrize("kind", ["layer of a cross-layer transcoder", "transcoder without acts_out"])
+def test_where_no_error_is_to_be_had_none_is_told(kind):
+    sae, requests = NoOutputSAE(D_IN, D_SAE), make_requests(12, seed=8)
+    if kind != "layer of a cross-layer transcoder":
+        sae.explains = "output"
+    window, other = window_of(sae, shape(), requests), window_of(IntegerSAE(D_IN, D_SAE), shape(), requests)
+    sums = window.header.sums
+    assert (sums.error_tokens, sums.x_sq_sum, sums.err_sq_sum, sums.x_dot_xhat, sums.xhat_sq_sum) == (0, 0, 0, 0, 0)
+    assert (sums.l0_sum, sums.norm_sum) == (other.header.sums.l0_sum, other.header.sums.norm_sum)
+    column = SCORES.index("error_share")
+    assert np.isnan(window.arrays["request_scores"][:, column]).all()
+    assert np.isfinite(other.arrays["request_scores"][:, column]).any()
+    for name in window.arrays:
+        if name not in ("request_scores", "x_sum"):
+            np.testing.assert_array_equal(window.arrays[name], other.arrays[name])
+
+
+def test_a_transcoder_with_acts_out_has_its_error():
+    sae, requests = IntegerSAE(D_IN, D_SAE, d_out=3), make_requests(12, d_out=3, seed=9)
+    sae.explains = "output"
+    check(window_of(sae, shape(), requests), twin(sae, requests))

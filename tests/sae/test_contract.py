@@ -54,7 +54,8 @@ def _is_pickled(meta: dict[str, Any]) -> bool:
 
 
 def test_every_family_has_golden_files() -> None:
-    assert {family.name for family in FAMILIES} == {_meta(g)["family"] for g in GOLDEN}
+    layered = [path.parent for path in Path(__file__).parent.glob("golden/layered/*/meta.json")]
+    assert {family.name for family in FAMILIES} == {_meta(g)["family"] for g in (*GOLDEN, *layered)}
 
 
 @every_golden
@@ -162,6 +163,14 @@ def test_dtype_is_honoured_and_leaves_the_fingerprint(opened: Open, folder: Path
     assert loaded.memory_bytes * 4 == float32.memory_bytes * loaded.dtype.itemsize
     both, either = (acts != 0) & (golden["feature_acts"][8:] != 0), (acts != 0) | (golden["feature_acts"][8:] != 0)
     assert both.sum() >= 0.9 * either.sum()
+
+
+@every_golden
+def test_the_memory_that_is_asked_for_is_what_it_takes(opened: Open, folder: Path) -> None:
+    loaded, _, _ = opened(folder)
+    assert opened(folder, max_memory_bytes=loaded.memory_bytes)[0].fingerprint == loaded.fingerprint
+    with pytest.raises(SAELoadError, match=f"too_large.* {loaded.memory_bytes} bytes needed"):
+        opened(folder, max_memory_bytes=loaded.memory_bytes - 1)
 
 
 @every_golden

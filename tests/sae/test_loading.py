@@ -11,6 +11,7 @@ import torch
 
 from stream_interp import sae
 from stream_interp.sae import tensors
+from tests.bench import layer
 from tests.bench.load import ROWS, measure, write
 
 READABLE = [
@@ -45,3 +46,14 @@ def test_memory_at_load(tmp_path: Path) -> None:
             write(folder / "big", stored, 256)
             write(folder / "small", stored, 1)
         assert measure(folder / "big", dtype, folder / "small")["ratio"] <= 1.3, (stored, dtype)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and needs files with holes")
+def test_one_layer_of_a_set_larger_than_memory(tmp_path: Path) -> None:
+    """The sizes of a published set for a model 2,304 wide."""
+    n_bytes = layer.write(tmp_path / "big", 2_304, 16_384, layer.memory_bytes())
+    assert n_bytes > layer.memory_bytes()
+    layer.write(tmp_path / "small", 8, 16, 0)
+    figures = layer.measure(tmp_path / "big", tmp_path / "small", 2_304)
+    assert figures["fired"] == [3, 16_383]
+    assert float(str(figures["ratio"])) <= 1.2

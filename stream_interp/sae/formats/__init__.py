@@ -12,9 +12,12 @@ from stream_interp.errors import SAELoadError
 from stream_interp.sae.checkpoint import Family
 from stream_interp.sae.files import PICKLE_SUFFIXES
 from stream_interp.sae.formats import (
+    circuit_tracer,
+    decode_clt,
     dictionary_learning,
     gemma_scope,
     gemma_scope_2,
+    gemma_scope_2_clt,
     llama_scope,
     openai,
     qwen_scope,
@@ -27,7 +30,10 @@ FAMILIES: tuple[Family, ...] = (
     sparsify.FAMILY,
     gemma_scope.FAMILY,
     gemma_scope_2.FAMILY,
+    gemma_scope_2_clt.FAMILY,
     llama_scope.FAMILY,
+    circuit_tracer.FAMILY,
+    decode_clt.FAMILY,
     dictionary_learning.FAMILY,
     openai.FAMILY,
     qwen_scope.FAMILY,

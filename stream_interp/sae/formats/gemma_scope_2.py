@@ -13,7 +13,7 @@ from stream_interp.sae.files import open_safetensors, read_json
 from stream_interp.sae.formats.bare import jumprelu_of
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "params.safetensors"
-_NAMES = {
+NAMES = {
     "w_enc": "W_enc", "b_enc": "b_enc", "w_dec": "W_dec", "b_dec": "b_dec", "threshold": "threshold",
     "affine_skip_connection": "W_skip",  # [d_in, d_out], used as x @ W_skip
 }  # fmt: skip
@@ -33,7 +33,7 @@ def _detect(root: Path) -> bool:
 
 def _read(root: Path, hints: Hints) -> Checkpoint:
     path = root / WEIGHTS_FILE
-    checkpoint = jumprelu_of(root, path, FAMILY.name, open_safetensors(path), _NAMES, hints)
+    checkpoint = jumprelu_of(root, path, FAMILY.name, open_safetensors(path), NAMES, hints)
     if not (root / CONFIG_FILE).is_file():
         return checkpoint
     cfg = read_json(root / CONFIG_FILE, _Config)

@@ -17,6 +17,8 @@ from stream_interp.sae.formats.hints import agreed, refuse_k, refuse_scale
 from stream_interp.sae.formats.saelens_config import Config, read_config
 from stream_interp.sae.tensors import LazyTensor, oriented
 
+# Weights of sparsify and of decode-clt, beside a file of the same name.
+_OTHERS = ("sae.safetensors", "model.safetensors", "clt_checkpoint_*.safetensors")
 CONFIG_FILE, WEIGHTS_FILE, SCALER_FILE = "cfg.json", "sae_weights.safetensors", "activation_scaler.json"
 
 
@@ -45,7 +47,7 @@ class _Scaler(Struct, frozen=True):
 
 
 def _detect(root: Path) -> bool:
-    return (root / CONFIG_FILE).is_file() and not (root / "sae.safetensors").is_file()  # that one is sparsify's
+    return (root / CONFIG_FILE).is_file() and not any(any(root.glob(name)) for name in _OTHERS)
 
 
 def _read(root: Path, hints: Hints) -> Checkpoint:
