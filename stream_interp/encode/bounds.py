@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from stream_interp.encode.assembly import bound_bytes
+from stream_interp.encode.batching import BATCH_BYTES, FIRINGS_BYTES
 from stream_interp.encode.examples import TURNS_BYTES
 from stream_interp.encode.open_cut import MAX_LETTER_BYTES, MAX_WINDOW_BYTES
 from stream_interp.encode.requests import PROJECTIONS_BYTES
 from stream_interp.settings import RequestSettings
 
-BATCH_BYTES = 32 * 1024 * 1024  # activations encoded at once, as they came
 POLL_BYTES = 64 * 1024 * 1024
 TURN_S = 1.0  # one turn of the loop takes about so long at most: far below max.poll.interval.ms
 MIN_POLL_RECORDS, MAX_POLL_RECORDS = 8, 2_000
-FIRINGS_BYTES = 256 * 1024 * 1024  # what fired in one batch, as often as its SAE fired so far
 QUEUE_BYTES = 256 * 1024 * 1024  # queued.max.messages.kbytes
 
 

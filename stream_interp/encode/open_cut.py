@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 
-from stream_interp.encode.encoder import Encoder
 from stream_interp.encode.examples import OpenExamples
 from stream_interp.encode.lanes import LaneEntry
 from stream_interp.encode.position import Position
 from stream_interp.encode.requests import Request
-from stream_interp.encode.statistics import Statistics
 from stream_interp.encode.window import OpenWindow
 from stream_interp.records.cut import Cut, LaneCount, Reason
 from stream_interp.records.dlq import DeadLetter
@@ -160,46 +156,3 @@ def window_bytes(entry: LaneEntry) -> int:
     moments = 8 * r * r if entry.shape.projector_version == FIT else 0
     examples = entry.examples.window_bytes(entry.d_sae) if entry.examples else 0
     return 40 * entry.d_sae + 8 * entry.d_in + moments + examples + 4_096
-
-
-def encode_work(cuts: list[OpenCut], encode: Callable[[Encoder | None, list[Work]], None], max_bytes: int) -> None:
-    """Hands the waiting requests of all cuts to `encode` in batches of one SAE, dtype and widths; then none waits."""
-    groups: dict[tuple[object, ...], list[Work]] = {}
-    for cut in cuts:
-        for work in cut.work:
-            groups.setdefault(_batch_key(work), []).append(work)
-        cut.work = []
-    for group in groups.values():
-        group.sort(key=lambda work: id(work.window))  # one run of requests for each window; stable
-        for batch in _bounded(group, max_bytes):
-            encode(batch[0].entry.sae, batch)
-
-
-def add_statistics(batch: Sequence[Work], stats: Statistics) -> None:
-    """The statistics of each request into its window and its examples, in the order of the batch."""
-    start = 0
-    for window, run in groupby(batch, lambda work: work.window):
-        works = list(run)
-        own = stats.of(start, start := start + len(works))
-        window.add(own)
-        examples = works[0].examples
-        if examples is not None:
-            examples.add([work.request.request_id for work in works], own.maxima)
-
-
-def _batch_key(work: Work) -> tuple[object, ...]:
-    acts, out = work.request.acts, work.request.acts_out
-    sae = work.entry.sae.fingerprint if work.entry.sae else ""
-    return sae, str(acts.dtype), acts.shape[1], None if out is None else (str(out.dtype), out.shape[1])
-
-
-def _bounded(group: list[Work], max_bytes: int) -> list[list[Work]]:
-    batches: list[list[Work]] = [[]]
-    held = 0
-    for work in group:
-        if batches[-1] and held + work.request.acts.nbytes > max_bytes:
-            batches.append([])
-            held = 0
-        batches[-1].append(work)
-        held += work.request.acts.nbytes
-    return batches

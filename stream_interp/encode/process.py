@@ -15,16 +15,18 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
-from stream_interp.encode.bounds import BATCH_BYTES, memory_bound_bytes, next_poll_records
+from stream_interp.encode.batching import Batches, add_statistics
+from stream_interp.encode.bounds import memory_bound_bytes, next_poll_records
 from stream_interp.encode.dead_letter_rate import DeadLetterRate
 from stream_interp.encode.encoder import Encoder, encode_batch
 from stream_interp.encode.lanes import Lanes, Projector, Site
 from stream_interp.encode.observed import by_reason, encode_board, encode_readings, nothing_left_out
-from stream_interp.encode.open_cut import ClosedCut, Work, add_statistics, encode_work
+from stream_interp.encode.open_cut import ClosedCut, Work
 from stream_interp.encode.outgoing import CUTS, EXAMPLES, records_of
 from stream_interp.encode.partition import InputPartition
 from stream_interp.encode.position import CutPointer, Position, metadata_of, pointer_to, read_metadata
 from stream_interp.encode.sites import load_sites, site_line
+from stream_interp.encode.statistics import Statistics
 from stream_interp.errors import IntegrityError
 from stream_interp.kafka.client import require_kafka
 from stream_interp.kafka.follow import TopicFollower
@@ -76,6 +78,7 @@ class Encode:
         self._lanes, self._partitions = Lanes(sites, settings.unknown_sites), dict[int, InputPartition]()
         self._rate, self._poll_records = DeadLetterRate(settings.dlq.max_rate), 64
         self._counters, self._watch = Counter[str](), Stopwatch()
+        self._batches = Batches(self._encode)
         self._control, self._control_reader = TopicFollower(settings.kafka, CONTROL), ControlReader()
         self._follow_control(self._control.to_end())
         self._transactions = Transactions(settings.kafka, "encode")
@@ -92,7 +95,9 @@ class Encode:
         try:
             while not stop.is_set():
                 self._turn()
-            self._commit([p.close() for p in self._partitions.values() if not p.cut.empty])
+            closed = [p.close() for p in self._partitions.values() if not p.cut.empty]
+            self._batches.work_off([c.cut for c in closed], [])
+            self._commit(closed)
             self._heart.farewell()
         finally:
             self._reader.close()
@@ -113,8 +118,8 @@ class Encode:
         with self._watch.timed("decode"):
             rejected = self._take(records, polled_s, closed)
         with self._watch.timed("encode"):
-            encode_work([c.cut for c in closed] + [p.cut for p in self._partitions.values()], self._encode, BATCH_BYTES)
-        closed += [p.close() for p in self._partitions.values() if p.due <= time.monotonic()]
+            closed += [p.close() for p in self._partitions.values() if p.due <= time.monotonic()]
+            self._batches.work_off([c.cut for c in closed], [p.cut for p in self._partitions.values()])
         self._commit(closed)
         self._rate.add(polled_s, len(records), rejected)
         n_bytes = sum(len(record.value or b"") for record in records)
@@ -135,11 +140,12 @@ class Encode:
                 closed.append(partition.close())
         return rejected
 
-    def _encode(self, sae: Encoder | None, batch: list[Work]) -> None:
+    def _encode(self, sae: Encoder | None, batch: list[Work]) -> Statistics:
         stats = encode_batch(sae, [(work.entry.shape, work.request) for work in batch], batch[0].entry.device)
         with self._watch.timed("window"):
             add_statistics(batch, stats)
         self._counters.update(requests=len(batch), tokens=int(stats.tokens.sum()))
+        return stats
 
     def _commit(self, closed: Sequence[ClosedCut]) -> None:
         """One transaction for all of them. If it fails, their partitions start again from what is committed."""

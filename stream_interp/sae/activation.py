@@ -19,8 +19,8 @@ from stream_interp.sae.canonical import Canonical
 from stream_interp.sae.firings import Firings, by_token, entries_above, largest_of_token, top_candidates
 from stream_interp.sae.threads import one_thread_each
 
-BLOCK_TOKENS = 256  # fewer would wait for the weights, more would be padding
-TILE_FEATURES = 1_536  # a tile of both is 1.6 MB in float32
+BLOCK_TOKENS = 512  # fewer would wait for the weights, more would be padding
+TILE_FEATURES = 1_152  # a tile of both is 2.4 MB in float32
 TILE_FEATURES_TOP_K = 6_144  # the k largest of wide tiles are fewer
 
 

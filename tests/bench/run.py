@@ -19,10 +19,10 @@ from river.drift import ADWIN
 
 from stream_interp.detect import armed
 from stream_interp.drift import esr
+from stream_interp.encode.batching import add_statistics
 from stream_interp.encode.encoder import encode_batch
 from stream_interp.encode.examples import ExampleRule, Turns
 from stream_interp.encode.lanes import Lanes, Site
-from stream_interp.encode.open_cut import add_statistics
 from stream_interp.encode.outgoing import records_of
 from stream_interp.encode.partition import InputPartition
 from stream_interp.encode.position import Position

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from stream_interp.encode import examples as examples_module
+from stream_interp.encode.batching import add_statistics
 from stream_interp.encode.bounds import memory_bound_bytes
 from stream_interp.encode.encoder import encode_batch
 from stream_interp.encode.examples import TURNS_BYTES, ExampleRule, OpenExamples, Turns
 from stream_interp.encode.lanes import Lanes, Site
-from stream_interp.encode.open_cut import MAX_WINDOW_BYTES, add_statistics, window_bytes
+from stream_interp.encode.open_cut import MAX_WINDOW_BYTES, window_bytes
 from stream_interp.encode.outgoing import EXAMPLES, records_of
 from stream_interp.encode.requests import LaneShape, Request
 from stream_interp.encode.sites import load_sites, site_line

@@ -50,11 +50,12 @@ def test_statistics_are_those_of_the_publishing_tool(folder, with_output):
     golden, sae = load_file(folder / "golden.safetensors"), _sites(f"{folder}/ckpt#1")[0].sae
     x, acts, y = (golden[name][1] for name in ("x", "feature_acts", "reconstruction"))
     out = (y + 1).numpy() if with_output else None
-    shape = LaneShape(lane=Lane(model_id="m", hook_name="h"), massive="off")
-    (stats,) = encode_batch(sae, [(shape, Request(request_id="a", acts=x.numpy(), acts_out=out))])
-    assert stats.feature_ids.tolist() == (acts != 0).any(0).nonzero().squeeze(1).tolist()
-    np.testing.assert_allclose(stats.act_sum, acts.double().sum(0)[stats.feature_ids].numpy(), atol=1e-3)
-    share = stats.scores[SCORES.index("error_share")]
+    shape = LaneShape(lane=Lane(model_id="m", hook_name="h"), massive="off", error_every=1)
+    stats = encode_batch(sae, [(shape, Request(request_id="a", acts=x.numpy(), acts_out=out))])
+    _, feature, value = stats.firings
+    assert feature.tolist() == acts.nonzero()[:, 1].tolist()
+    np.testing.assert_allclose(np.bincount(feature, value, acts.shape[1]), acts.double().sum(0).numpy(), atol=1e-3)
+    share = stats.scores[0, SCORES.index("error_share")]
     if folder == SET and with_output:
         assert share == pytest.approx(float(torch.ones_like(y).square().sum() / (y + 1).square().sum()), rel=1e-3)
     else:

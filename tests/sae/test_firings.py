@@ -12,7 +12,7 @@ from stream_interp.sae.canonical import Canonical
 from stream_interp.sae.decoding import decode_dense, decode_fired
 from stream_interp.sae.firings import Firings, by_token, entries_above
 
-D_SAE = TILE_FEATURES + 264  # two tiles, the second narrower; 1,800 is a multiple of 12, 75 and 900
+D_SAE = 1_800  # two tiles, the second narrower; a multiple of 12, 75 and 900
 Rule = Callable[[torch.Tensor], torch.Tensor]
 
 
