@@ -110,6 +110,11 @@ class Encode:
         """Seconds spent so far, by phase; `window` is part of `encode`."""
         return dict(self._watch.busy_s)
 
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Requests and tokens encoded so far."""
+        return self._counters["requests"], self._counters["tokens"]
+
     def _turn(self) -> None:
         """One poll and everything that follows from it."""
         closed = self._follow_control(self._control.poll())

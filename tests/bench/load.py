@@ -1,7 +1,5 @@
 """Loading: seconds and peak memory above the imports, as a share of the parameters in the dtype asked for.
 
-    python -m tests.bench.load [MEGABYTES]
-
 Each row in a process of its own: fingerprint and finite check included, the layout's tensors random.
 """
 
@@ -11,12 +9,15 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
-D_IN = 1_024
+from tests.bench.measure import Row
+
+D_IN, MEGABYTES = 1_024, 2_000
 LAYOUTS = ("saelens float32", "saelens bfloat16", "sparsify float32", "llama_scope bfloat16")
 # layout, dtype asked for: as stored, widened, narrowed; turned in the file; turned and folded
 ROWS = (
@@ -84,8 +85,8 @@ def _json(path: Path, **values: object) -> None:
     path.write_text(json.dumps(values))
 
 
-def main(megabytes: float) -> None:
-    """Prints a row for each layout and dtype."""
+def rows(megabytes: float = MEGABYTES) -> Iterator[Row]:
+    """A row for each layout and dtype: seconds, and peak memory as a ratio."""
     for layout in LAYOUTS:
         with tempfile.TemporaryDirectory() as name:
             write(Path(name) / "big", layout, megabytes)
@@ -93,8 +94,6 @@ def main(megabytes: float) -> None:
             for stored, dtype in ROWS:
                 if stored == layout:
                     figures = measure(Path(name) / "big", dtype, Path(name) / "small")
-                    print(f"{stored:>22} -> {dtype:<9} {figures['seconds']:6.1f} s   peak {figures['ratio']:.2f}")
-
-
-if __name__ == "__main__":
-    main(float(sys.argv[1]) if len(sys.argv) > 1 else 2_000)
+                    peak = figures["ratio"]
+                    what = f"load {megabytes:.0f} MB, {stored} as {dtype}: time, and peak memory"
+                    yield Row(what, figures["seconds"], "s", peak, peak, peak, "the parameters' bytes")

@@ -1,0 +1,121 @@
+"""`encode`: everything that ENCODE makes of waiting requests, against the bare product of the same tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+
+from stream_interp.encode.batching import Batches, add_statistics
+from stream_interp.encode.encoder import Encoder, encode_batch
+from stream_interp.encode.lanes import LaneEntry
+from stream_interp.encode.open_cut import OpenCut, Work
+from stream_interp.encode.requests import Request
+from stream_interp.encode.statistics import Statistics
+from stream_interp.encode.window import OpenWindow
+from stream_interp.records.snapshot import Snapshot
+from stream_interp.records.window import CutRef
+from stream_interp.sae.encoder import SAE
+from stream_interp.settings import WindowSettings
+from tests.bench.lanes import UNIT_TOKENS, entry_of, firing_sae, snapshots
+from tests.bench.measure import Row, compare, seconds
+
+SHAPES = ((768, 24_576, 60, 60), (576, 4_608, 33, 160))  # d_in, d_sae, L0, requests
+D_IN, WIDTHS = 576, (4_096, 16_384, 65_536, 262_144)
+TOP_K = 32
+
+
+def rows() -> Iterator[Row]:
+    """Calibrated lanes and one in fit, jumprelu and TopK; bare products of other dtypes; cost by width."""
+    for d_in, d_sae, l0, requests in SHAPES:
+        sae, items = firing_sae(d_in, d_sae, l0), snapshots(d_in, requests)
+        yield _row(sae, items, "jumprelu float32", calibrated=True)
+        yield _row(sae, items, "jumprelu float32, fit with its moments", calibrated=False)
+        yield from _bare(sae, items)
+        yield from _other_dtypes(d_in, d_sae, l0, items)
+    d_in, d_sae, l0, requests = SHAPES[0]
+    yield _row(firing_sae(d_in, d_sae, l0, TOP_K), snapshots(d_in, requests), f"TopK {TOP_K} float32", calibrated=True)
+    yield from _by_width()
+
+
+def window_of(entry: LaneEntry, items: list[Snapshot]) -> None:
+    """One window of all these requests, as ENCODE makes it."""
+    window, cut = OpenWindow(entry.shape, "float16", entry.d_in, entry.d_sae), OpenCut("t", 0, 0, WindowSettings())
+    cut.work = [Work(window, entry, Request(request_id=s.request_id, acts=s.acts)) for s in items]
+    Batches(_encode).work_off([cut], [])
+    window.close(CutRef(topic="t", partition=0, a=0, b=len(items)), 0)
+
+
+def _encode(sae: Encoder | None, batch: list[Work]) -> Statistics:
+    stats = encode_batch(sae, [(work.entry.shape, work.request) for work in batch])
+    add_statistics(batch, stats)
+    return stats
+
+
+def _tokens(items: list[Snapshot], *, calibrated: bool) -> torch.Tensor:
+    """Those that are encoded: a calibrated lane leaves requests below its unit out."""
+    kept = [s.acts for s in items if not calibrated or len(s.acts) >= UNIT_TOKENS]
+    return torch.from_numpy(np.concatenate(kept)).float()
+
+
+def _row(sae: SAE, items: list[Snapshot], kind: str, *, calibrated: bool) -> Row:
+    entry, x = entry_of(sae, calibrated=calibrated), _tokens(items, calibrated=calibrated).to(sae.dtype)
+    out = torch.empty(len(x), sae.d_sae, dtype=sae.dtype)
+    b_enc, W_enc = sae.canonical.b_enc, sae.canonical.W_enc
+
+    def bare() -> None:
+        torch.addmm(b_enc, x, W_enc, out=out)
+
+    name, ratio_to = f"encode {sae.d_in} x {sae.d_sae}, {kind}", f"bare {_name(sae.dtype)} addmm"
+    return compare(name, lambda: window_of(entry, items), bare, ratio_to, len(x), "tokens/s")
+
+
+def _bare(sae: SAE, items: list[Snapshot]) -> Iterator[Row]:
+    """The bare products of the other dtypes, against that of float32."""
+    x = _tokens(items, calibrated=True)[:2_048]
+    for dtype in (torch.bfloat16, torch.float16):
+        if seconds(_product(sae, x[:64], dtype)) < 0.1:  # else it is emulated, and would take minutes
+            name = f"bare addmm {sae.d_in} x {sae.d_sae}, {_name(dtype)}"
+            yield compare(
+                name, _product(sae, x, dtype), _product(sae, x, torch.float32), "bare float32 addmm", len(x), "tokens/s"
+            )
+
+
+def _product(sae: SAE, x: torch.Tensor, dtype: torch.dtype) -> Callable[[], torch.Tensor]:
+    acts, W_enc, b_enc = (t.to(dtype) for t in (x, sae.canonical.W_enc, sae.canonical.b_enc))
+    out = torch.empty(len(acts), sae.d_sae, dtype=dtype)
+    return lambda: torch.addmm(b_enc, acts, W_enc, out=out)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _other_dtypes(d_in: int, d_sae: int, l0: float, items: list[Snapshot]) -> Iterator[Row]:
+    """How far firings agree with float32: |A ∩ B| / |A ∪ B| of (token, feature)."""
+    x = _tokens(items, calibrated=True)[:1_024]
+    fired = firing_sae(d_in, d_sae, l0).firings(x)
+    exact = fired.token * d_sae + fired.feature
+    for dtype in (torch.bfloat16, torch.float16):
+        low = firing_sae(d_in, d_sae, l0, dtype=dtype).firings(x)
+        both = torch.isin(low.token * d_sae + low.feature, exact).sum()
+        agreement = float(both / (len(low.token) + len(exact) - both))
+        yield Row(f"firings {d_in} x {d_sae}, {_name(dtype)}", agreement, "agreement")
+
+
+def _by_width() -> Iterator[Row]:
+    """Time a feature, of wider SAEs against the narrowest; L0 stays the same."""
+    items = snapshots(D_IN, 6)
+    narrow = entry_of(firing_sae(D_IN, WIDTHS[0], 33))
+    for width in WIDTHS[1:]:
+        yield _cost_a_feature(entry_of(firing_sae(D_IN, width, 33)), narrow, items)
+
+
+def _cost_a_feature(wide: LaneEntry, narrow: LaneEntry, items: list[Snapshot]) -> Row:
+    def as_many_narrow() -> None:
+        for _ in range(wide.d_sae // narrow.d_sae):
+            window_of(narrow, items)
+
+    name, ratio_to = f"cost a feature, {wide.d_in} x {wide.d_sae}", f"that of {narrow.d_sae} features"
+    return compare(name, lambda: window_of(wide, items), as_many_narrow, ratio_to)

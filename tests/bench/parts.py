@@ -1,0 +1,114 @@
+"""`parts`: examples in a cut, decoding of snapshots, the tick of the feature tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from river.drift import ADWIN
+
+from stream_interp.detect import armed
+from stream_interp.drift import esr
+from stream_interp.encode.batching import add_statistics
+from stream_interp.encode.encoder import encode_batch
+from stream_interp.encode.examples import ExampleRule, Turns
+from stream_interp.encode.lanes import Lanes, Site
+from stream_interp.encode.outgoing import records_of
+from stream_interp.encode.partition import InputPartition
+from stream_interp.encode.position import Position
+from stream_interp.encode.process import ACTIVATIONS
+from stream_interp.records.consumed import Consumed
+from stream_interp.records.snapshot import Snapshot, decode_snapshot, encode_snapshot
+from stream_interp.settings import Settings, SiteSettings
+from tests.bench.lanes import firing_sae
+from tests.bench.measure import Row, compare
+
+D_IN, D_SAE, L0, REQUESTS, TOKENS = 576, 4_608, 33, 64, 24
+
+
+def rows() -> Iterator[Row]:
+    """Times, against the least that such a thing could take or what else one would use."""
+    yield _examples()
+    yield _decode()
+    yield from _ticks()
+
+
+def _examples() -> Row:
+    sae = firing_sae(D_IN, D_SAE, L0)
+    rng = np.random.default_rng(0)
+    records = []
+    for k in range(REQUESTS):
+        acts = rng.standard_normal((TOKENS, D_IN)).astype(np.float16)
+        snapshot = Snapshot(
+            model_id="m", hook_name="h", request_id=f"request-{k}", acts=acts, acts_dtype="float16",
+            request_tokens=TOKENS,
+        )  # fmt: skip
+        envelope = encode_snapshot(snapshot, 0)
+        records.append(Consumed(ACTIVATIONS, 0, k, 0, envelope.key, envelope.headers, envelope.value))
+
+    def cut_of(rule: ExampleRule | None) -> Callable[[], None]:
+        lanes = Lanes([Site(SiteSettings(), sae, D_IN, "cpu", 0, rule)])
+
+        def cut() -> None:
+            partition = InputPartition(ACTIVATIONS, 0, lanes, Settings(), Position(b=0), 0, 0.0)
+            for record in records:
+                partition.take(record, 0.0)
+            closed = partition.close()
+            work, closed.cut.work = closed.cut.work, []
+            add_statistics(work, encode_batch(sae, [(w.entry.shape, w.request) for w in work]))
+            records_of(closed, 0)
+
+        return cut
+
+    hashed = ExampleRule(64, b"0123456789abcdef", Turns())
+    name = f"a cut of {REQUESTS} requests with hashed examples of 64 features"
+    return compare(name, cut_of(hashed), cut_of(None), "the same without")
+
+
+def _decode() -> Row:
+    acts = np.random.default_rng(0).standard_normal((TOKENS, D_IN)).astype(np.float16)
+    snapshot = Snapshot(
+        model_id="m", hook_name="h", request_id="r", acts=acts, acts_dtype="float16", request_tokens=TOKENS
+    )
+    envelope = encode_snapshot(snapshot, 0)
+    raw = envelope.value or b""
+
+    def decode() -> None:
+        for _ in range(100):
+            decode_snapshot(envelope.key, envelope.headers, raw, 1 << 20)
+
+    def copy() -> None:
+        for _ in range(100):
+            np.frombuffer(raw, np.uint8).copy()
+
+    return compare("decoding and checking 100 snapshots", decode, copy, "copying their bytes")
+
+
+def _ticks() -> Iterator[Row]:
+    streams = 65_536
+    rng = np.random.default_rng(0)
+    p = rng.uniform(0.001, 0.3, streams)
+    state = {direction: np.zeros((len(esr.ODDS_RATIOS), streams)) for direction in armed.DIRECTIONS}
+    norm = {direction: esr.log_normaliser(p, direction) for direction in armed.DIRECTIONS}
+    fired = np.flatnonzero(rng.random(streams) < p)
+    x = np.ones(len(fired))
+    detectors = [ADWIN() for _ in range(512)]  # a Python object a stream: 65,536 of them would take minutes
+    row = (rng.random(len(detectors)) < 0.1).astype(float).tolist()
+
+    def tick() -> None:
+        for direction in armed.DIRECTIONS:
+            lam = esr.log_odds(direction)
+            state[direction] = esr.update(state[direction], 1e-5, 1, norm[direction], lam, fired, x)
+
+    def river_loop() -> None:
+        for _ in range(streams // len(detectors)):
+            for detector, value in zip(detectors, row, strict=True):
+                detector.update(value)
+
+    def one_pass() -> None:
+        for direction in armed.DIRECTIONS:
+            np.multiply(state[direction], 1.0)
+
+    name = f"one e-SR tick of {streams} features, both directions"
+    yield compare(name, tick, river_loop, "river's ADWIN on as many streams")
+    yield compare(name, tick, one_pass, "one read and write of its own state")
