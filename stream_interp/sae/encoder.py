@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from msgspec import structs
 from numpy.typing import NDArray
 
 from stream_interp.errors import UsageError
@@ -78,6 +81,32 @@ class SAE:
         with torch.inference_mode():
             return self._fire(normalise(self.canonical.normalisation, floats(x, "x", self.d_in, self.device)))
 
+    def subset(self, features: Sequence[int] | NDArray[np.integer[Any]]) -> SAE:
+        """An encoder of these features alone, at their share of the cost: its feature i is this one's `features[i]`.
+
+        What fires is the same but for float32 rounding: products of other widths round differently. It has no decoder
+        and a fingerprint of its own.
+
+        Raises:
+            UsageError: a feature that there is not, or twice; an SAE whose features compete (TopK, groupmax).
+        """
+        if self.canonical.k is not None:
+            raise UsageError(
+                f"{self.config.architecture}: which features fire depends on all others; take the whole SAE"
+            )
+        ids = np.asarray(features, np.int64).reshape(-1)
+        if not len(ids) or ids.min() < 0 or ids.max() >= self.d_sae or len(np.unique(ids)) < len(ids):
+            raise UsageError(f"features: expected one or more of 0 to {self.d_sae - 1}, none twice")
+        canonical, chosen = self.canonical, torch.from_numpy(ids).to(self.device)
+        magnitude = canonical.magnitude and (canonical.magnitude[0][chosen], canonical.magnitude[1][chosen])
+        few = replace(
+            canonical, W_enc=canonical.W_enc[:, chosen], b_enc=canonical.b_enc[chosen], W_dec=None, b_dec=None,
+            threshold=canonical.threshold[chosen], W_skip=None, magnitude=magnitude,
+        )  # fmt: skip
+        config = structs.replace(self.config, d_sae=len(ids), reconstructs=False)
+        fingerprint = hashlib.sha256(f"{self.fingerprint} {ids.tolist()}".encode()).hexdigest()
+        return SAE(config, fingerprint, few)
+
     def decode(self, acts: Matrix) -> torch.Tensor:
         """`acts` [n, d_sae] @ W_dec + b_dec [n, d_out].
 
@@ -114,8 +143,8 @@ class SAE:
         W_dec, b_dec = self.canonical.W_dec, self.canonical.b_dec
         if W_dec is None or b_dec is None:
             raise UsageError(
-                "one layer of a cross-layer transcoder makes no output: it takes the acts of all layers before; "
-                "load the whole set and call its reconstruct"
+                "no decoder here: one layer of a cross-layer transcoder makes no output, it takes acts of all layers "
+                "before (load the whole set and call its reconstruct); nor does a subset of features"
             )
         if isinstance(W_dec, torch.Tensor):
             return decode_fired(fired, n, W_dec, b_dec)

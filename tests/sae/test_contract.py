@@ -136,6 +136,27 @@ def test_reconstruct_from_is_reconstruct(opened: Open, folder: Path) -> None:
 
 
 @every_golden
+def test_a_subset_fires_as_the_whole_or_says_why_it_cannot(opened: Open, folder: Path) -> None:
+    loaded, golden, meta = opened(folder)
+    features = np.random.default_rng(1).permutation(loaded.d_sae)[: max(1, loaded.d_sae // 3)]
+    if loaded.canonical.k is not None:
+        with pytest.raises(UsageError, match="depends on all others"):
+            loaded.subset(features)
+        return
+    few, expected = loaded.subset(features), loaded.encode(golden["x"])[:, features]
+    found = few.encode(golden["x"])
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=meta["feature_acts_atol"])
+    assert torch.equal(found != 0, expected != 0)
+    assert (few.d_sae, few.explains) == (len(features), "nothing")
+    assert few.fingerprint not in (loaded.fingerprint, loaded.subset(features[::-1]).fingerprint)
+    with pytest.raises(UsageError, match="no decoder here"):
+        few.reconstruct(golden["x"])
+    for wrong in ([], [0, 0], [-1], [loaded.d_sae]):
+        with pytest.raises(UsageError, match="none twice"):
+            loaded.subset(wrong)
+
+
+@every_golden
 def test_inputs_of_every_float_dtype_and_kind(opened: Open, folder: Path) -> None:
     loaded, golden, _ = opened(folder)
     x = golden["x"]
