@@ -37,7 +37,7 @@ def of_window(window: Window) -> HealthSums:
 
 def add(a: HealthSums | None, b: HealthSums, weight_a: float = 1.0) -> HealthSums:
     """weight_a·a + b."""
-    if a is None:
+    if a is None or a.x_sum.shape != b.x_sum.shape:  # of transcoders it once was that of the input: no use
         return b
     old, new = structs.asdict(a.sums), structs.asdict(b.sums)
     sums = LaneSums(**{name: weight_a * old[name] + new[name] for name in old})
@@ -52,8 +52,9 @@ def decayed(now: HealthSums | None, window: HealthSums, requests: int) -> Health
 def scalars(health: HealthSums | None, with_sae: bool) -> dict[str, float | None]:
     """The signals by name; None where nothing was measured.
 
-    explained_variance = 1 − Σ‖e‖² / (Σ‖x‖² − ‖Σx‖²/n), over tokens without massive activations (SAELens'
-    streaming form, float64); l0 in features a token; norm = mean ‖x‖; massive_share of counted tokens.
+    explained_variance = 1 − (Σ‖e‖²/n) / ((Σ‖x‖² − ‖Σx‖²/n) / (n − 1)), over tokens without massive activations:
+    SAELens' streaming form in float64, with the unbiased variance, for of few tokens the other one reads too low; l0 in
+    features a token; norm = mean ‖x‖; massive_share of counted tokens.
     """
     values: dict[str, float | None] = dict.fromkeys(SIGNALS)
     if health is None or health.tokens <= 0:
@@ -64,8 +65,9 @@ def scalars(health: HealthSums | None, with_sae: bool) -> dict[str, float | None
         values["norm"] = s.norm_sum / (health.tokens - s.massive_tokens)
     if with_sae:
         values["l0"] = s.l0_sum / health.tokens
-        spread = s.x_sq_sum - float(health.x_sum @ health.x_sum) / s.error_tokens if s.error_tokens > 1 else 0.0
-        values["explained_variance"] = 1 - s.err_sq_sum / spread if spread > 0 else None
+        n, x_sum = s.error_tokens, health.x_sum
+        variance = (s.x_sq_sum - float(x_sum @ x_sum) / n) / (n - 1) if n > 1 else 0.0
+        values["explained_variance"] = 1 - s.err_sq_sum / n / variance if variance > 0 else None
     return values
 
 

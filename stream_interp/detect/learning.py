@@ -37,7 +37,6 @@ class Learned:
         scores: windows' request scores, in log order.
     """
 
-    d_in: int
     requests: int
     tokens: int
     too_short: int
@@ -49,6 +48,7 @@ class Learned:
     fit_scatter: NDArray[np.float64]
     sums: HealthSums
     scores: tuple[NDArray[np.float32], ...]
+    d_in: int = 0  # not known of what was learned by a version that did not keep it, until the next window
 
 
 def absorb(learned: Learned | None, window: Window) -> Learned:

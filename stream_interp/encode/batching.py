@@ -9,21 +9,23 @@ from stream_interp.encode.encoder import Encoder
 from stream_interp.encode.open_cut import OpenCut, Work
 from stream_interp.encode.statistics import Statistics
 from stream_interp.sae.activation import BLOCK_TOKENS
+from stream_interp.sae.firings import TooManyFirings
 
 BATCH_BYTES = (
     12 * 1024 * 1024
 )  # activations encoded at once, as they came; larger arrays would be mapped anew each time
-FIRINGS_BYTES = 256 * 1024 * 1024  # of what fires in a batch, if twice as often as in the one before at most
-_FIRING_BYTES = 96  # all that is made of one (token, feature)
+FIRINGS_BYTES = 256 * 1024 * 1024  # of what fires in a batch; of one request alone it may be more
+MAX_FIRINGS = FIRINGS_BYTES // 96  # bytes of all that is made of one (token, feature)
 
-EncodeBatch = Callable[[Encoder | None, list[Work]], Statistics]
+EncodeBatch = Callable[[Encoder | None, list[Work], int | None], Statistics]
 
 
 class Batches:
-    """Encodes what waits in cuts, in batches of one SAE, dtype and widths.
+    """Encodes what waits in cuts, in batches of one SAE and width.
 
     Args:
-        encode: puts a batch's statistics into its windows, and returns them.
+        encode: puts a batch's statistics into its windows, and returns them; raises TooManyFirings, and has changed
+            nothing then, where more fire than its last argument.
     """
 
     def __init__(self, encode: EncodeBatch) -> None:
@@ -31,15 +33,22 @@ class Batches:
         self._l0: dict[str, float] = {}  # of each SAE's last batch, by fingerprint
 
     def work_off(self, closed: Sequence[OpenCut], still_open: Sequence[OpenCut]) -> None:
-        """Nothing of `closed` waits any longer; what is open waits until it fills a block of the encoder's product."""
+        """Nothing of `closed` waits any longer; what is open may wait until it fills a block of the encoder's product.
+
+        T0 has no product to fill, and never more than BATCH_BYTES wait.
+        """
         must = {id(work) for cut in closed for work in cut.work}
-        groups: dict[tuple[object, ...], list[tuple[OpenCut, Work]]] = {}
+        groups: dict[tuple[str, int], list[tuple[OpenCut, Work]]] = {}
         for cut in [*closed, *still_open]:
             for work in cut.work:
-                groups.setdefault(_batch_key(work), []).append((cut, work))
+                groups.setdefault(_group_key(work), []).append((cut, work))
             cut.work = []
+        waiting_bytes = 0
         for group in groups.values():
-            if sum(len(w.request.acts) for _, w in group) < BLOCK_TOKENS and not any(id(w) in must for _, w in group):
+            group_bytes = sum(_nbytes(work) for _, work in group)
+            may_wait = _may_wait([work for _, work in group]) and not any(id(work) in must for _, work in group)
+            if may_wait and waiting_bytes + group_bytes <= BATCH_BYTES:
+                waiting_bytes += group_bytes
                 for cut, work in group:
                     cut.work.append(work)
             else:
@@ -48,10 +57,18 @@ class Batches:
     def _work_off(self, group: list[Work]) -> None:
         """`group`: one run of requests for each window, each in log order."""
         sae = group[0].entry.sae
-        for batch in _bounded(group, lambda: FIRINGS_BYTES // _FIRING_BYTES / self._expected_l0(sae)):
-            stats = self._encode(sae, batch)
-            if sae is not None and (tokens := int(stats.tokens[~stats.too_short].sum())):
-                self._l0[sae.fingerprint] = len(stats.firings.feature) / tokens
+        for batch in _bounded(group, lambda: MAX_FIRINGS / self._expected_l0(sae)):
+            self._encode_all(sae, batch)
+
+    def _encode_all(self, sae: Encoder | None, batch: list[Work]) -> None:
+        try:
+            stats = self._encode(sae, batch, MAX_FIRINGS if len(batch) > 1 else None)
+        except TooManyFirings:  # it fires much more often than in the batch before
+            self._encode_all(sae, batch[: len(batch) // 2])
+            self._encode_all(sae, batch[len(batch) // 2 :])
+            return
+        if sae is not None and (tokens := int(stats.tokens[~stats.too_short].sum())):
+            self._l0[sae.fingerprint] = len(stats.firings.feature) / tokens
 
     def _expected_l0(self, sae: Encoder | None) -> float:
         if sae is None:
@@ -71,20 +88,33 @@ def add_statistics(batch: Sequence[Work], stats: Statistics) -> None:
             examples.add([work.request.request_id for work in works], own.maxima)
 
 
-def _batch_key(work: Work) -> tuple[object, ...]:
-    acts, out = work.request.acts, work.request.acts_out
-    sae = work.entry.sae.fingerprint if work.entry.sae else ""
-    return sae, str(acts.dtype), acts.shape[1], None if out is None else (str(out.dtype), out.shape[1])
+def _group_key(work: Work) -> tuple[str, int]:
+    return work.entry.sae.fingerprint if work.entry.sae else "", work.request.acts.shape[1]
+
+
+def _target_key(work: Work) -> object:
+    """Only requests with one of these go together: of transcoders, whether and how wide a target there is."""
+    out, sae = work.request.acts_out, work.entry.sae
+    return None if out is None or sae is None or sae.explains != "output" else out.shape[1]
+
+
+def _nbytes(work: Work) -> int:
+    return work.request.acts.nbytes + (0 if work.request.acts_out is None else work.request.acts_out.nbytes)
+
+
+def _may_wait(group: list[Work]) -> bool:
+    return group[0].entry.sae is not None and sum(len(work.request.acts) for work in group) < BLOCK_TOKENS
 
 
 def _bounded(group: list[Work], max_tokens: Callable[[], float]) -> Iterator[list[Work]]:
     """Batches of at most BATCH_BYTES and of so many tokens, or of one request. Asks anew for each batch."""
     batch, held_bytes, tokens, limit = list[Work](), 0, 0, max_tokens()
     for work in group:
-        acts = work.request.acts
-        if batch and (held_bytes + acts.nbytes > BATCH_BYTES or tokens + len(acts) > limit):
+        n_bytes, n_tokens = _nbytes(work), len(work.request.acts)
+        is_full = held_bytes + n_bytes > BATCH_BYTES or tokens + n_tokens > limit
+        if batch and (is_full or _target_key(work) != _target_key(batch[-1])):
             yield batch
             batch, held_bytes, tokens, limit = [], 0, 0, max_tokens()
         batch.append(work)
-        held_bytes, tokens = held_bytes + acts.nbytes, tokens + len(acts)
+        held_bytes, tokens = held_bytes + n_bytes, tokens + n_tokens
     yield batch

@@ -2,7 +2,7 @@
 
 The only place where activations become numbers that leave ENCODE. No loop over tokens or features. What is said of a
 request does not depend on the requests beside it, bit for bit: the SAE multiplies in blocks of one height, and sums
-run over a request's tokens in order, in float64.
+run over a request's tokens in order, in float64. The moments of *fit* alone are sums over a batch.
 """
 
 from __future__ import annotations
@@ -45,18 +45,30 @@ class Encoder(Protocol):
     def explains(self) -> Literal["input", "output", "nothing"]:
         """What its reconstruction is of: the input, another hook's activations, or it has none."""
 
-    def firings(self, x: torch.Tensor) -> Firings:
-        """What fires in the tokens `x` [n, d_in]; no row depends on the others."""
+    def firings(self, x: torch.Tensor, at_most: int | None = None) -> Firings:
+        """What fires in the tokens `x` [n, d_in]; no row depends on the others. Raises TooManyFirings."""
 
     def reconstruct_from(self, x: torch.Tensor, acts: Firings) -> torch.Tensor:
         """The reconstruction [n, d_out] in the space of the raw activations."""
 
 
 @torch.inference_mode()
-def encode_batch(sae: Encoder | None, items: Sequence[Item], device: str = "cpu") -> Statistics:
-    """Statistics of the requests, in the order given. All of one SAE (None: T0 only), dtype and d_in."""
+def encode_batch(
+    sae: Encoder | None, items: Sequence[Item], device: str = "cpu", at_most: int | None = None
+) -> Statistics:
+    """Statistics of the requests, one or more, in the order given.
+
+    Args:
+        sae: of all of them; None: T0 only.
+        items: of one d_in; of transcoders all with a target of one width, or all without.
+        device: of the SAE.
+        at_most: firings.
+
+    Raises:
+        TooManyFirings: there are more.
+    """
     tokens = Tokens.of(items, device, sae.explains if sae else "input")
-    fired = Firings.none(tokens.x) if sae is None else sae.firings(tokens.x)
+    fired = Firings.none(tokens.x) if sae is None else sae.firings(tokens.x, at_most)
     errors = _errors(sae, tokens, fired)
     firings = _Fired(*(column.cpu().numpy() for column in (fired.token, fired.feature, fired.value.double())))
     firings.value[tokens.massive[firings.token]] = 0.0
@@ -65,7 +77,7 @@ def encode_batch(sae: Encoder | None, items: Sequence[Item], device: str = "cpu"
         tokens=tokens.counts,
         too_short=tokens.too_short,
         sums=_sums(tokens, firings, errors),
-        target_sum=_rows_by_request(tokens, tokens.target, tokens.in_error).cpu().numpy(),
+        target_sum=_target_sum(tokens),
         scores=_scores(items, tokens, firings, errors, has_sae=sae is not None),
         firings=PerFeature(_bounds(tokens.request[firings.token], len(items)), firings.feature, firings.value),
         maxima=_maxima(tokens, firings, sae.d_sae if sae else 1),
@@ -95,14 +107,23 @@ class _Errors(NamedTuple):
 
 
 def _errors(sae: Encoder | None, tokens: Tokens, fired: Firings) -> _Errors:
+    if tokens.target is None or not tokens.in_error.any():
+        return _Errors(*np.zeros((4, 0)))
     chosen = torch.from_numpy(tokens.in_error).to(tokens.x.device)
     y = tokens.target[chosen]
     target_sq = y.square().sum(1).double().cpu().numpy()
-    if sae is None or not len(y):
+    if sae is None:
         return _Errors(target_sq, *np.zeros((3, len(y))))
     xhat = sae.reconstruct_from(tokens.x[chosen], fired.of_tokens(chosen)).float()
     others = ((y - xhat).square().sum(1), (y * xhat).sum(1), xhat.square().sum(1))
     return _Errors(target_sq, *(column.double().cpu().numpy() for column in others))
+
+
+def _target_sum(tokens: Tokens) -> Doubles:
+    """[n, d_out] over the tokens of the error terms; [n, 0] where there is no target."""
+    if tokens.target is None:
+        return np.zeros((len(tokens.counts), 0))
+    return _rows_by_request(tokens, tokens.target, tokens.in_error).cpu().numpy()
 
 
 def _bounds(request: NDArray[np.int64], n: int) -> NDArray[np.int64]:
@@ -117,7 +138,7 @@ def _maxima(tokens: Tokens, fired: _Fired, d_sae: int) -> PerFeature:
     order = np.argsort(key, kind="stable")  # made of ascending runs, one a token: fast
     key, value = key[order], fired.value[in_unit][order].astype(np.float32)
     first = np.flatnonzero(np.diff(key, prepend=-1))
-    maximum = np.maximum.reduceat(value, first) if len(first) else value
+    maximum = np.maximum(np.maximum.reduceat(value, first), 0) if len(first) else value  # acts may be negative
     return PerFeature(_bounds(key[first] // d_sae, len(tokens.counts)), key[first] % d_sae, maximum)
 
 
@@ -146,7 +167,7 @@ def _sums(tokens: Tokens, fired: _Fired, errors: _Errors) -> Doubles:
     """[n, len(SUMS)] over all counted tokens; the norm without massive ones."""
     l0 = np.bincount(tokens.request[fired.token], minlength=len(tokens.counts)).astype(np.float64)
     norm = np.sqrt(tokens.sq_norm)
-    columns = _error_sums(tokens, errors, np.ones_like(tokens.massive))
+    columns = _error_sums(tokens, errors, tokens.in_error)
     columns += [l0, _by_request(tokens, None, tokens.massive), _by_request(tokens, norm, ~tokens.massive)]
     return np.stack(columns, 1)
 

@@ -145,8 +145,9 @@ class Encode:
                 closed.append(partition.close())
         return rejected
 
-    def _encode(self, sae: Encoder | None, batch: list[Work]) -> Statistics:
-        stats = encode_batch(sae, [(work.entry.shape, work.request) for work in batch], batch[0].entry.device)
+    def _encode(self, sae: Encoder | None, batch: list[Work], at_most: int | None) -> Statistics:
+        items = [(work.entry.shape, work.request) for work in batch]
+        stats = encode_batch(sae, items, batch[0].entry.device, at_most)
         with self._watch.timed("window"):
             add_statistics(batch, stats)
         self._counters.update(requests=len(batch), tokens=int(stats.tokens.sum()))
@@ -225,8 +226,8 @@ class Encode:
         if self._lanes.outdated(projector[0]):
             return []
         lane_id = projector[0].lane.lane_id
+        self._lanes.apply(projector)  # or it raises, and then no cut may have been closed
         closed = self._cut(lane_id)
-        self._lanes.apply(projector)
         line = f"lane {lane_id}: projector {projector[0].version}, unit {projector[0].unit_tokens} tokens"
         self._say(About(line, lane_id=lane_id))
         return closed

@@ -25,18 +25,18 @@ class Tokens:
         counts: [n] counted tokens of each request, of too short ones too.
         too_short: [n].
         x: [t, d_in] float32 on the device.
-        target: [t, d_out], what the SAE explains: x, or for transcoders what the request brought along.
+        target: [t, d_out], what the SAE explains: x, or of transcoders what the request brought along; None: nothing.
         sq_norm: [t] float32, ‖x‖².
         request: [t] the place of its request, ascending.
         in_unit: [t] among the first unit_tokens of its request.
         massive: [t].
-        in_error: [t] not massive, and of the sub-sample that the error terms are about.
+        in_error: [t] of the sub-sample that the error terms are about: one of error_every tokens that are not massive.
     """
 
     counts: NDArray[np.int64]
     too_short: Bools
     x: torch.Tensor
-    target: torch.Tensor
+    target: torch.Tensor | None
     sq_norm: NDArray[np.float32]
     request: NDArray[np.int64]
     in_unit: Bools
@@ -51,8 +51,7 @@ class Tokens:
         too_short = counts < np.maximum(units, 1)
         lengths = np.where(too_short, 0, counts)
         x = _matrix([_kept(r, r.acts) for _, r in items], too_short)
-        outs = [_kept(r, r.acts_out) for _, r in items if r.acts_out is not None]
-        is_explained = explains == "input" or (explains == "output" and bool(outs))
+        target = x if explains == "input" else _target(items, too_short) if explains == "output" else None
         request = np.repeat(np.arange(len(items)), lengths)
         place = np.arange(len(request)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         of_x = squares(x.numpy())
@@ -64,9 +63,9 @@ class Tokens:
         every = np.array([shape.error_every for shape, _ in items], np.int64)[request]
         return cls(
             counts=counts, too_short=too_short, x=x.to(device), sq_norm=of_x.total, request=request,
-            target=(_matrix(outs, too_short) if outs else x).to(device), massive=massive,
+            target=None if target is None else target.to(device), massive=massive,
             in_unit=place < np.where(units == 0, counts, units)[request],
-            in_error=(place % every == phases) & ~massive & is_explained,
+            in_error=(_ordinary_place(massive, lengths) % every == phases) & ~massive & (target is not None),
         )  # fmt: skip
 
 
@@ -81,6 +80,20 @@ def _kept(request: Request, acts: NDArray[Any]) -> NDArray[Any]:
 def _matrix(parts: Sequence[NDArray[Any]], too_short: Bools) -> torch.Tensor:
     chosen = [part for part, short in zip(parts, too_short, strict=True) if not short]
     return torch.from_numpy(np.concatenate(chosen or [parts[0][:0]])).float()
+
+
+def _target(items: Sequence[Item], too_short: Bools) -> torch.Tensor | None:
+    outs = [_kept(r, r.acts_out) for _, r in items if r.acts_out is not None]
+    return _matrix(outs, too_short) if outs else None
+
+
+def _ordinary_place(massive: Bools, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """[t]: how many tokens of its request before it are not massive: a massive first one costs no request its error."""
+    ordinary = (~massive).astype(np.int64)
+    before, some = np.cumsum(ordinary) - ordinary, lengths > 0
+    starts = (np.cumsum(lengths) - lengths)[some]
+    place: NDArray[np.int64] = before - np.repeat(before[starts], lengths[some])
+    return place
 
 
 def _phase(shape: LaneShape, request: Request) -> int:

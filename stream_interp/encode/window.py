@@ -42,7 +42,8 @@ class OpenWindow:
     def add(self, stats: Statistics) -> None:
         """Counts requests, in log order. Requests below unit_tokens enter the account and the length histogram only.
 
-        Every sum grows by one entry after the other, so how requests come in batches changes nothing.
+        Every sum grows by one entry after the other, so how requests come in batches changes nothing but the last
+        bits of the fit moments.
         """
         counted = ~stats.too_short
         self.not_counted["too_short"] += int(stats.too_short.sum())
@@ -54,8 +55,9 @@ class OpenWindow:
         np.add.at(self._act_sum, feature, act)
         np.add.at(self._act_sq_sum, feature, np.square(act))
         self._add_maxima(stats.maxima)
-        for sums, target_sum in zip(stats.sums[counted], stats.target_sum[counted], strict=True):
+        for sums in stats.sums[counted]:
             self._lane_sums += sums
+        for target_sum in stats.target_sum[counted] if stats.target_sum.shape[1] else ():
             self._target_sum += target_sum
         self._scores.append(stats.scores[counted])
         if self.shape.projector_version == FIT:

@@ -6,10 +6,10 @@ its manifest and all its parts are there and the hash is right.
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from stream_interp.errors import IntegrityError
 from stream_interp.records.arrays import Arrays, pack, unpack
@@ -61,7 +61,7 @@ class ProjectorHeader(Struct, frozen=True, kw_only=True):
     lane: Lane
     version: int
     unit_tokens: int
-    error_every: int = 1  # one of so many counted tokens of a request is in the error terms
+    error_every: Annotated[int, Meta(ge=1, le=1_000_000)] = 1  # one of so many tokens is in the error terms
     d_in: int
     d_sae: int
     fit_requests: int

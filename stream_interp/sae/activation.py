@@ -16,7 +16,7 @@ import torch
 
 from stream_interp.sae.blocks import blocks
 from stream_interp.sae.canonical import Canonical
-from stream_interp.sae.firings import Firings, by_token, entries_above, largest_of_token, top_candidates
+from stream_interp.sae.firings import Firings, TooManyFirings, by_token, entries_above, largest_of_token, top_candidates
 from stream_interp.sae.threads import one_thread_each
 
 BLOCK_TOKENS = 512  # fewer would wait for the weights, more would be padding
@@ -34,8 +34,12 @@ class _Rule(Protocol):
         """All tiles of a block together, by token, then feature."""
 
 
-def fire(canonical: Canonical, z: torch.Tensor) -> Firings:
-    """What fires in `z` [n, d_in], normalised and of the dtype of `canonical`. A NaN fires, so that it is seen."""
+def fire(canonical: Canonical, z: torch.Tensor, at_most: int | None = None) -> Firings:
+    """What fires in `z` [n, d_in], normalised and of the dtype of `canonical`. A NaN fires, so that it is seen.
+
+    Raises:
+        TooManyFirings: more than `at_most`, found out block after block.
+    """
     tiles, parts = _Tiles(canonical), [Firings.none(z)]
     padded = list(blocks(z, BLOCK_TOKENS))
     with one_thread_each(z.device) as run:
@@ -43,6 +47,8 @@ def fire(canonical: Canonical, z: torch.Tensor) -> Firings:
         for start, rows, _ in padded:
             of_block = tiles.rule.block(islice(found, len(tiles.starts)), rows)
             parts.append(of_block._replace(token=of_block.token + start))
+            if at_most is not None and (at_most := at_most - len(of_block.token)) < 0:
+                raise TooManyFirings
     return Firings(*map(torch.cat, zip(*parts, strict=True)))
 
 

@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 
 from stream_interp.errors import UsageError
 from stream_interp.sae.activation import fire
+from stream_interp.sae.blocks import product
 from stream_interp.sae.canonical import Canonical
 from stream_interp.sae.config import SAEConfig
 from stream_interp.sae.decoding import decode_fired, decode_from_file
 from stream_interp.sae.firings import Firings
 from stream_interp.sae.normalisation import Normalised, normalise
+
+_SKIP_BLOCK = 64  # rows of a product at once
 
 Matrix = torch.Tensor | NDArray[Any]
 
@@ -69,17 +72,22 @@ class SAE:
     def encode(self, x: Matrix) -> torch.Tensor:
         """Feature activations [n, d_sae] of `x` [n, d_in]; a row's do not depend on the other rows, bit for bit.
 
-        Rows are multiplied 384 at a time, so one at a time is slow. Allocates n·d_sae entries and little else.
+        Rows are multiplied 512 at a time, so one at a time is slow. Allocates n·d_sae entries and little else.
 
         Raises:
             UsageError: `x` is not a floating-point matrix of width d_in.
         """
         return self.firings(x).dense(len(x), self.d_sae)
 
-    def firings(self, x: Matrix) -> Firings:
-        """The entries of `encode(x)` that are not 0; never holds [n, d_sae]. Raises UsageError."""
+    def firings(self, x: Matrix, at_most: int | None = None) -> Firings:
+        """The entries of `encode(x)` that are not 0; never holds [n, d_sae].
+
+        Raises:
+            UsageError: `x` is not a floating-point matrix of width d_in.
+            TooManyFirings: more than `at_most`.
+        """
         with torch.inference_mode():
-            return self._fire(normalise(self.canonical.normalisation, floats(x, "x", self.d_in, self.device)))
+            return self._fire(normalise(self.canonical.normalisation, floats(x, "x", self.d_in, self.device)), at_most)
 
     def subset(self, features: Sequence[int] | NDArray[np.integer[Any]]) -> SAE:
         """An encoder of these features alone, at their share of the cost: its feature i is this one's `features[i]`.
@@ -94,7 +102,7 @@ class SAE:
             raise UsageError(
                 f"{self.config.architecture}: which features fire depends on all others; take the whole SAE"
             )
-        ids = np.asarray(features, np.int64).reshape(-1)
+        ids = np.array(features, np.int64).reshape(-1)
         if not len(ids) or ids.min() < 0 or ids.max() >= self.d_sae or len(np.unique(ids)) < len(ids):
             raise UsageError(f"features: expected one or more of 0 to {self.d_sae - 1}, none twice")
         canonical, chosen = self.canonical, torch.from_numpy(ids).to(self.device)
@@ -133,8 +141,8 @@ class SAE:
             fired = acts if isinstance(acts, Firings) else self._fired(acts)
             return self._reconstruct(raw, normalise(self.canonical.normalisation, raw), fired)
 
-    def _fire(self, normalised: Normalised) -> Firings:
-        return fire(self.canonical, normalised.x.to(self.dtype))
+    def _fire(self, normalised: Normalised, at_most: int | None = None) -> Firings:
+        return fire(self.canonical, normalised.x.to(self.dtype), at_most)
 
     def _fired(self, acts: Matrix) -> Firings:
         return Firings.of(floats(acts, "acts", self.d_sae, self.device).to(self.dtype))
@@ -153,7 +161,7 @@ class SAE:
     def _reconstruct(self, raw: torch.Tensor, normalised: Normalised, fired: Firings) -> torch.Tensor:
         output = normalised.undo(self._decode(fired, len(raw))).to(self.dtype)
         W_skip = self.canonical.W_skip
-        return output if W_skip is None else output.addmm_(raw.to(self.dtype), W_skip)
+        return output if W_skip is None else output.add_(product(raw.to(self.dtype), W_skip, _SKIP_BLOCK))
 
 
 def floats(values: Matrix, name: str, width: int, device: torch.device) -> torch.Tensor:

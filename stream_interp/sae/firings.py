@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 _WORD = 8  # bytes
 
 
+class TooManyFirings(Exception):
+    """More fired than the caller has room for; fewer tokens at once may fit."""
+
+
 class Firings(NamedTuple):
     """What fired in n tokens: `token` and `feature` [m] int64, ascending; `value` [m], the activations."""
 

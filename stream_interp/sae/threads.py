@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ import torch
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
-_TURN = threading.Lock()  # torch's number of threads is the process's
+_turn = threading.Lock()  # torch's number of threads is the process's
 
 
 @contextmanager
@@ -21,11 +22,11 @@ def one_thread_each(device: torch.device) -> Iterator[Callable[[Callable[[_T], _
 
     Elsewhere than on a CPU it is the plain `map`. While it runs, torch uses one thread in all of the process.
     """
-    threads = torch.get_num_threads()
     if device.type != "cpu":
         yield map
         return
-    with _TURN:
+    with _turn:
+        threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
             if threads == 1:
@@ -35,3 +36,11 @@ def one_thread_each(device: torch.device) -> Iterator[Callable[[Callable[[_T], _
                 yield pool.map
         finally:
             torch.set_num_threads(threads)
+
+
+def _forget_turn() -> None:
+    global _turn
+    _turn = threading.Lock()  # a fork while another thread had its turn would wait for ever
+
+
+os.register_at_fork(after_in_child=_forget_turn)

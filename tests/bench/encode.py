@@ -47,8 +47,8 @@ def window_of(entry: LaneEntry, items: list[Snapshot]) -> None:
     window.close(CutRef(topic="t", partition=0, a=0, b=len(items)), 0)
 
 
-def _encode(sae: Encoder | None, batch: list[Work]) -> Statistics:
-    stats = encode_batch(sae, [(work.entry.shape, work.request) for work in batch])
+def _encode(sae: Encoder | None, batch: list[Work], at_most: int | None) -> Statistics:
+    stats = encode_batch(sae, [(work.entry.shape, work.request) for work in batch], at_most=at_most)
     add_statistics(batch, stats)
     return stats
 

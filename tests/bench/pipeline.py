@@ -95,8 +95,8 @@ def _windows(sae: SAE, records: list[Consumed]) -> None:
             records_of(cut, 0)
 
 
-def _encode(sae: Encoder | None, batch: list[Work]) -> Statistics:
-    stats = encode_batch(sae, [(work.entry.shape, work.request) for work in batch])
+def _encode(sae: Encoder | None, batch: list[Work], at_most: int | None) -> Statistics:
+    stats = encode_batch(sae, [(work.entry.shape, work.request) for work in batch], at_most=at_most)
     add_statistics(batch, stats)
     return stats
 

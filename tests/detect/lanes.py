@@ -37,7 +37,7 @@ class ToySAE:
         self.w_enc = torch.from_numpy(rng.standard_normal((D_IN, D_SAE)).astype(np.float32) / 4)
         self.w_dec = torch.linalg.pinv(self.w_enc)
 
-    def firings(self, x: torch.Tensor) -> Firings:
+    def firings(self, x: torch.Tensor, at_most: int | None = None) -> Firings:
         """Features above 1."""
         acts = x @ self.w_enc
         return Firings.of(acts * (acts > 1.0))

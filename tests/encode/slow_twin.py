@@ -21,7 +21,7 @@ class IntegerSAE:
         self.b_enc = rng.integers(-6, 1, d_sae).astype(np.float32)
         self.W_dec = rng.integers(-1, 2, (d_sae, d_out or d_in)).astype(np.float32)
 
-    def firings(self, x):
+    def firings(self, x, at_most=None):
         import torch
 
         from stream_interp.sae.firings import Firings
@@ -63,7 +63,8 @@ def twin(sae: IntegerSAE | None, requests, *, unit=0, massive="off", cap=None, m
             continue
         w["requests"] += 1
         w["tokens"] += len(kept)
-        one = {"fired": set(), "max": {}, "sq": [], "err": [], "target": [], "l0": [], "massive": [], "mean": []}
+        one = {"fired": set(), "max": {}, "sq": [], "err": [], "target": [], "l0": [], "massive": [], "mean": [],
+               "ordinary": []}  # fmt: skip
         for place, t in enumerate(kept):
             x = [float(v) for v in acts[t]]
             y = x if acts_out is None else [float(v) for v in acts_out[t]]
@@ -93,7 +94,8 @@ def twin(sae: IntegerSAE | None, requests, *, unit=0, massive="off", cap=None, m
             err = 0.0 if sae is None else sum((a - b) ** 2 for a, b in zip(y, xhat, strict=True))
             w["norm_sum"] += math.sqrt(sq)
             w["fit"].append(x)
-            sampled = in_error(str(number), place, every)
+            sampled = in_error(str(number), len(one["ordinary"]), every)
+            one["ordinary"].append(place)
             if sampled:
                 w["error_tokens"] += 1
                 w["x_sq_sum"] += target

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from stream_interp.encode import batching
 from stream_interp.encode.batching import Batches, add_statistics
@@ -15,6 +16,7 @@ from stream_interp.encode.window import OpenWindow
 from stream_interp.records.lane import Lane
 from stream_interp.records.window import CutRef
 from stream_interp.sae.activation import BLOCK_TOKENS
+from stream_interp.sae.firings import TooManyFirings
 from stream_interp.settings import WindowSettings
 from tests.encode.slow_twin import IntegerSAE
 
@@ -28,9 +30,11 @@ class Encoded:
     def __init__(self) -> None:
         self.batches: list[list[Work]] = []
 
-    def __call__(self, sae, batch):
-        self.batches.append(batch)
+    def __call__(self, sae, batch, at_most):
         stats = encode_batch(sae, [(w.entry.shape, w.request) for w in batch])
+        if at_most is not None and len(stats.firings.feature) > at_most:
+            raise TooManyFirings
+        self.batches.append(batch)
         add_statistics(batch, stats)
         return stats
 
@@ -99,18 +103,73 @@ def test_batches_are_bounded_in_bytes_and_change_no_window(monkeypatch, limit):
             np.testing.assert_array_equal(one.arrays[name], other.arrays[name], err_msg=name)
 
 
-def test_an_sae_that_fires_everywhere_gets_small_batches(monkeypatch):
-    monkeypatch.setattr(batching, "FIRINGS_BYTES", batching._FIRING_BYTES * SAE.d_sae * TOKENS * 4)
+def test_an_sae_that_suddenly_fires_everywhere_gets_small_batches(monkeypatch):
+    limit = SAE.d_sae * TOKENS * 4
+    monkeypatch.setattr(batching, "MAX_FIRINGS", limit)
+    encoded, lane = Encoded(), window_of(entry("a"))
+    batches = Batches(encoded)
+    batches.work_off([cut_of([lane], 40)], [])
+    assert len(encoded.batches[0]) == 4  # nothing is known of it: it may fire everywhere
+    assert max(map(len, encoded.batches)) > 4  # it does not
+    quiet, loud = OpenCut("t", 0, 0, WindowSettings()), OpenCut("t", 0, 0, WindowSettings())
+    bias = torch.from_numpy(SAE.b_enc)
+    for k in range(60):
+        for cut, acts in ((quiet, np.zeros((TOKENS, 5))), (loud, np.full((TOKENS, 5), 50.0))):
+            cut.work.append(Work(lane[1], lane[0], Request(request_id=str(k), acts=acts.astype(np.float16))))
+    assert not (bias > 0).any()
+    batches.work_off([quiet], [])
+    done = len(encoded.batches)
+    batches.work_off([loud], [])
+    later = encoded.batches[done:]
+    assert [w.request.request_id for b in later for w in b] == [str(k) for k in range(60)]  # each once, in order
+    assert all(len(b) == 1 or _firings(b) <= limit for b in later)
+
+
+def _firings(batch: list[Work]) -> int:
+    return sum(len(SAE.firings(torch.from_numpy(w.request.acts).float()).token) for w in batch)
+
+
+def test_t0_never_waits_and_what_waits_is_bounded(monkeypatch):
     encoded = Encoded()
     batches = Batches(encoded)
-    batches.work_off([cut_of([window_of(entry("a"))], 40)], [])
-    assert len(encoded.batches[0]) == 4  # nothing is known of it: it may fire everywhere
-    firings = [sum(len(SAE.firings(w_acts(w)).token) for w in b) for b in encoded.batches[1:]]
-    assert max(firings) <= SAE.d_sae * TOKENS * 4
-    assert max(map(len, encoded.batches)) > 4  # it does not
+    t0 = cut_of([window_of(entry("a", None))], 1)
+    batches.work_off([], [t0])
+    assert (len(encoded.batches), t0.work) == (1, [])
+    monkeypatch.setattr(batching, "BATCH_BYTES", 3 * TOKENS * 5 * 2)
+    others = [IntegerSAE(5, 17, seed=k) for k in range(5)]
+    for k, sae in enumerate(others):
+        sae.fingerprint = str(k) * 64
+    cuts = [cut_of([window_of(entry(str(k), sae))], 1) for k, sae in enumerate(others)]
+    batches.work_off([], cuts)
+    assert [len(cut.work) for cut in cuts] == [1, 1, 1, 0, 0]
 
 
-def w_acts(work: Work):
-    import torch
+def test_log_order_is_kept_where_dtypes_and_targets_are_mixed():
+    sae, encoded = IntegerSAE(5, 17, d_out=3), Encoded()
+    sae.explains = "output"
+    lane, window = entry("a", sae), OpenWindow(entry("a", sae).shape, "float16", 5, 17, 3)
+    cut = OpenCut("t", 0, 0, WindowSettings())
+    for k in range(8):
+        acts = np.full((2, 5), k, np.float16 if k % 2 else np.float32)
+        out = np.ones((2, 3), np.float16) if k % 3 else None
+        cut.work.append(Work(window, lane, Request(request_id=str(k), acts=acts, acts_out=out)))
+    Batches(encoded).work_off([cut], [])
+    assert [w.request.request_id for b in encoded.batches for w in b] == [str(k) for k in range(8)]
+    scores = window.close(CutRef(topic="t", partition=0, a=0, b=1), 1).arrays["request_scores"]
+    assert scores[:, 0].tolist() == [5 * k * k for k in range(8)]
 
-    return torch.from_numpy(work.request.acts).float()
+
+def test_a_target_that_nobody_asked_for_changes_nothing():
+    """A T0 lane's request may bring one of any width along: one record must not stop ENCODE."""
+    acts, out = np.ones((2, 5), np.float16), np.ones((2, 8), np.float16)
+    for sae in (None, SAE):
+        lane = entry("a", sae)
+        found = []
+        for target in (None, out):
+            window, cut = OpenWindow(lane.shape, "float16", 5, sae.d_sae if sae else 0), cut_of([], 0)
+            cut.work.append(Work(window, lane, Request(request_id="r", acts=acts, acts_out=target)))
+            Batches(Encoded()).work_off([cut], [])
+            found.append(window.close(CutRef(topic="t", partition=0, a=0, b=1), 1))
+        assert found[0].header == found[1].header
+        for name, array in found[0].arrays.items():
+            np.testing.assert_array_equal(array, found[1].arrays[name])

@@ -114,6 +114,7 @@ def test_t0_lane_has_no_features_and_no_sae_scores():
 
 def test_transcoder_errors_are_about_what_it_predicts():
     sae, requests = IntegerSAE(D_IN, D_SAE, d_out=3), make_requests(12, d_out=3, seed=7)
+    sae.explains = "output"
     check(window_of(sae, shape(), requests), twin(sae, requests))
 
 

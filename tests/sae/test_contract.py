@@ -136,6 +136,16 @@ def test_reconstruct_from_is_reconstruct(opened: Open, folder: Path) -> None:
 
 
 @every_golden
+def test_a_row_never_depends_on_the_others(opened: Open, folder: Path) -> None:
+    loaded, golden, _ = opened(folder)
+    x = golden["x"][:24]
+    acts, output = loaded.encode(x), loaded.reconstruct(x)
+    for start, end in ((0, 1), (3, 5), (1, 24)):
+        assert torch.equal(loaded.encode(x[start:end]), acts[start:end])
+        assert torch.equal(loaded.reconstruct(x[start:end]), output[start:end])
+
+
+@every_golden
 def test_a_subset_fires_as_the_whole_or_says_why_it_cannot(opened: Open, folder: Path) -> None:
     loaded, golden, meta = opened(folder)
     features = np.random.default_rng(1).permutation(loaded.d_sae)[: max(1, loaded.d_sae // 3)]
