@@ -54,4 +54,4 @@ def test_a_lane_that_learned_before_its_width_was_kept_goes_on() -> None:
     assert driver.state.learned.d_in == 0
     driver.feed(requests(rng, 600))
     assert driver.state.projector is not None
-    assert driver.state.projector.header.d_in == D_IN
+    assert driver.state.projector.d_in == D_IN
