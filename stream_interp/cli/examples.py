@@ -40,6 +40,7 @@ EXAMPLES = {
         "stream-interp backtest --sae ./credit/sae --baseline ./credit/baseline.safetensors "
         "--stream ./credit/null.safetensors --stream ./credit/shift.safetensors"
     ),
+    "bench": "stream-interp bench encode --json",
     "sae inspect": "stream-interp sae inspect ./credit/sae --check ./credit/null.safetensors",
     "sae convert": "stream-interp sae convert ./trainer_0 ./trainer_0_safe",
     "doctor": "stream-interp doctor --config ./stream-interp.toml",
