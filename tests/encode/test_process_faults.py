@@ -95,14 +95,35 @@ def test_what_retention_took_before_it_was_read_is_in_the_next_cut(bench):
     assert cuts[-1].b == len(one) + len(two) + len(three)
 
 
+def request(i: int):
+    acts = np.full((4, D_IN), 3, np.float16)
+    return encode_snapshot(Snapshot(model_id="m", hook_name=HOOKS[0], request_id=f"r{i}", acts=acts,
+                                    acts_dtype="float16", request_tokens=4), 0)  # fmt: skip
+
+
+def test_a_projector_of_other_widths_loses_no_request(bench, caplog):
+    bench.apply_topics(1)
+    slow = msgspec.structs.replace(settings_of(bench), window=WindowSettings(max_age_s=3.0))
+    bench.produce("interp.activations", [request(i) for i in range(10)])
+    with running(slow):
+        wait(bench, 10)
+        lane = bench.windows()[0].header.lane
+        header = ProjectorHeader(lane=lane, version=7, unit_tokens=2, d_in=D_IN + 1, d_sae=D_SAE, fit_requests=10,
+                                 fit_tokens=40, shrinkage=0.0, kept_directions=D_IN)  # fmt: skip
+        arrays = {"mean": np.zeros(D_IN, np.float32), "whitening": np.eye(D_IN, dtype=np.float32),
+                  "cap": np.ones(D_SAE, np.float32)}  # fmt: skip
+        bench.produce("interp.activations", [request(i) for i in range(10, 15)])
+        time.sleep(1.0)  # taken, in a window that is not due yet
+        publish_controls(bench.kafka, [make_control("projector", header, arrays, "test", "test")])
+        while "record not used" not in caplog.text:
+            time.sleep(0.1)
+        bench.produce("interp.activations", [request(i) for i in range(15, 20)])
+        wait(bench, 20)
+    assert sum(w.header.requests for w in bench.windows()) == 20
+
+
 def test_a_projector_takes_effect_between_two_cuts(bench):
     bench.apply_topics(1)
-
-    def request(i: int):
-        acts = np.full((4, D_IN), 3, np.float16)
-        return encode_snapshot(Snapshot(model_id="m", hook_name=HOOKS[0], request_id=f"r{i}", acts=acts,
-                                        acts_dtype="float16", request_tokens=4), 0)  # fmt: skip
-
     slow = msgspec.structs.replace(settings_of(bench), window=WindowSettings(max_age_s=3.0))
     bench.produce("interp.activations", [request(i) for i in range(10)])
     with running(slow) as said:
