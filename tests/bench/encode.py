@@ -43,11 +43,12 @@ def window_of(entry: LaneEntry, items: list[Snapshot]) -> None:
     """One window of all these requests, as ENCODE makes it."""
     window, cut = OpenWindow(entry.shape, "float16", entry.d_in, entry.d_sae), OpenCut("t", 0, 0, WindowSettings())
     cut.work = [Work(window, entry, Request(request_id=s.request_id, acts=s.acts)) for s in items]
-    Batches(_encode).work_off([cut], [])
+    Batches(into_windows).work_off([cut], [])
     window.close(CutRef(topic="t", partition=0, a=0, b=len(items)), 0)
 
 
-def _encode(sae: Encoder | None, batch: list[Work], at_most: int | None) -> Statistics:
+def into_windows(sae: Encoder | None, batch: list[Work], at_most: int | None) -> Statistics:
+    """What ENCODE does with a batch."""
     stats = encode_batch(sae, [(work.entry.shape, work.request) for work in batch], at_most=at_most)
     add_statistics(batch, stats)
     return stats

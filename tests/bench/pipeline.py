@@ -11,20 +11,20 @@ from collections.abc import Iterator
 from stream_interp import sae as saes
 from stream_interp.capture import SnapshotProducer
 from stream_interp.embedded.pair import EmbeddedPair
-from stream_interp.encode.batching import Batches, add_statistics
-from stream_interp.encode.encoder import Encoder, encode_batch
+from stream_interp.encode.batching import Batches
+from stream_interp.encode.encoder import encode_batch
 from stream_interp.encode.lanes import Lanes, Site
 from stream_interp.encode.open_cut import ClosedCut, Work
 from stream_interp.encode.outgoing import records_of
 from stream_interp.encode.partition import InputPartition
 from stream_interp.encode.position import Position
 from stream_interp.encode.process import ACTIVATIONS, Encode
-from stream_interp.encode.statistics import Statistics
 from stream_interp.kafka.topics import apply_topics
 from stream_interp.records.consumed import Consumed
 from stream_interp.records.snapshot import Snapshot, encode_snapshot
 from stream_interp.sae.encoder import SAE
 from stream_interp.settings import KafkaSettings, SaeSettings, Settings, SiteSettings
+from tests.bench.encode import into_windows
 from tests.bench.lanes import HOOK, MODEL, firing_sae, snapshots
 from tests.bench.measure import Row, compare, seconds
 
@@ -81,7 +81,7 @@ def _waiting(sae: SAE, records: list[Consumed]) -> list[Work]:
 
 def _windows(sae: SAE, records: list[Consumed]) -> None:
     """What ENCODE does in a turn, without Kafka."""
-    partition, batches = _partition(sae), Batches(_encode)
+    partition, batches = _partition(sae), Batches(into_windows)
     for start in range(0, len(records), POLL_RECORDS):
         closed: list[ClosedCut] = []
         for record in records[start : start + POLL_RECORDS]:
@@ -93,12 +93,6 @@ def _windows(sae: SAE, records: list[Consumed]) -> None:
         batches.work_off([c.cut for c in closed], [partition.cut])
         for cut in closed:
             records_of(cut, 0)
-
-
-def _encode(sae: Encoder | None, batch: list[Work], at_most: int | None) -> Statistics:
-    stats = encode_batch(sae, [(work.entry.shape, work.request) for work in batch], at_most=at_most)
-    add_statistics(batch, stats)
-    return stats
 
 
 def _send(bootstrap: str, items: list[Snapshot]) -> None:
