@@ -1,4 +1,4 @@
-"""No broker at the address: every command says so and exits with 5. Three run at once, as each waits five seconds."""
+"""No broker at the address: every command says so and exits with 5. Two run at once, as each waits five seconds."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str,
         done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=os.environ, timeout=60)
         return done.returncode, done.stdout, done.stderr, time.monotonic() - start_s
 
-    with ThreadPoolExecutor(3) as pool:  # eleven interpreters that start at once on two busy cores took 25 s
+    with ThreadPoolExecutor(2) as pool:  # with three, beside other test workers and without byte code, one took 25 s
         return dict(zip(COMMANDS, pool.map(run, COMMANDS.values()), strict=True))
 
 
@@ -53,7 +53,7 @@ def test_it_is_exit_5_naming_the_address_in_time(ended, command: str) -> None:
     assert UNREACHABLE in out + err
     assert "Traceback" not in err
     assert "%" not in err  # librdkafka's own log lines start with %3|
-    assert seconds < 20
+    assert seconds < 30  # five of waiting, and the start of an interpreter on a busy machine; a default of Kafka's is 60
     if command != "doctor":
         assert out == ""
 
