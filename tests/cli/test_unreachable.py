@@ -53,7 +53,7 @@ def test_it_is_exit_5_naming_the_address_in_time(ended, command: str) -> None:
     assert UNREACHABLE in out + err
     assert "Traceback" not in err
     assert "%" not in err  # librdkafka's own log lines start with %3|
-    assert seconds < 30  # five of waiting, and the start of an interpreter on a busy machine; a default of Kafka's is 60
+    assert seconds < 30  # five of waiting, and an interpreter that starts on a busy machine
     if command != "doctor":
         assert out == ""
 
