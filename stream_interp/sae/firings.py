@@ -118,8 +118,9 @@ def _open_entries(pre: torch.Tensor, entries: NDArray[np.floating[Any]], closed:
 def by_token(parts: Iterable[Firings], n: int) -> Firings:
     """All in order of their tokens, which are below `n`; of each token in the order given."""
     token, feature, value = map(torch.cat, zip(*parts, strict=True))
-    if token.device.type == "cpu" and n <= np.iinfo(np.uint16).max:  # of so short integers numpy's is a radix sort
-        order = torch.from_numpy(np.argsort(token.numpy().astype(np.uint16), kind="stable"))
-    else:
+    if token.device.type != "cpu" or n > np.iinfo(np.uint16).max:
         order = torch.argsort(token, stable=True)
-    return Firings(token[order], feature[order], value[order])
+        return Firings(token[order], feature[order], value[order])
+    place = np.argsort(token.numpy().astype(np.uint16), kind="stable")  # a radix sort, of integers so short
+    by_numpy = [torch.from_numpy(column.numpy()[place]) for column in (token, feature)]
+    return Firings(by_numpy[0], by_numpy[1], value[torch.from_numpy(place)])
