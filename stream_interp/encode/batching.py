@@ -11,10 +11,8 @@ from stream_interp.encode.statistics import Statistics
 from stream_interp.sae.activation import BLOCK_TOKENS
 from stream_interp.sae.firings import TooManyFirings
 
-BATCH_BYTES = (
-    12 * 1024 * 1024
-)  # activations encoded at once, as they came; larger arrays would be mapped anew each time
-FIRINGS_BYTES = 256 * 1024 * 1024  # of what fires in a batch; of one request alone it may be more
+BATCH_BYTES = 12 * 1024 * 1024  # activations at once, as they came; larger arrays would be mapped anew each time
+FIRINGS_BYTES = 256 * 1024 * 1024  # of what fires in a batch; of one request, or of two blocks, it may be more
 MAX_FIRINGS = FIRINGS_BYTES // 96  # bytes of all that is made of one (token, feature)
 
 EncodeBatch = Callable[[Encoder | None, list[Work], int | None], Statistics]

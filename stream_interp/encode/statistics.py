@@ -51,9 +51,6 @@ class Statistics:
     fit_x: torch.Tensor
     fit_bounds: NDArray[np.int64]
 
-    def __len__(self) -> int:
-        return len(self.tokens)
-
     def of(self, start: int, end: int) -> Statistics:
         """Those of the requests from `start` to `end`; no copy."""
         own, bounds = slice(start, end), self.fit_bounds[start : end + 1]

@@ -45,7 +45,7 @@ class Tokens:
 
     @classmethod
     def of(cls, items: Sequence[Item], device: str, explains: Literal["input", "output", "nothing"]) -> Tokens:
-        """The tokens of requests of one dtype and width, in order, for an SAE that explains so much of them."""
+        """The tokens of requests of one width, in order, for an SAE that explains so much of them."""
         counts = np.array([_counted(request) for _, request in items], np.int64)
         units = np.array([shape.unit_tokens for shape, _ in items], np.int64)
         too_short = counts < np.maximum(units, 1)

@@ -8,9 +8,9 @@ thread waits for another at a tile's end, which on a busy machine costs more tha
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
-from itertools import islice
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 
@@ -22,6 +22,7 @@ from stream_interp.sae.threads import one_thread_each
 BLOCK_TOKENS = 512  # fewer would wait for the weights, more would be padding
 TILE_FEATURES = 1_152  # a tile of both is 2.4 MB in float32
 TILE_FEATURES_TOP_K = 6_144  # the k largest of wide tiles are fewer
+_T = TypeVar("_T")
 
 
 class _Rule(Protocol):
@@ -38,18 +39,29 @@ def fire(canonical: Canonical, z: torch.Tensor, at_most: int | None = None) -> F
     """What fires in `z` [n, d_in], normalised and of the dtype of `canonical`. A NaN fires, so that it is seen.
 
     Raises:
-        TooManyFirings: more than `at_most`, found out block after block.
+        TooManyFirings: more than `at_most`; found out after each block, when one more is under way.
     """
     tiles, parts = _Tiles(canonical), [Firings.none(z)]
-    padded = list(blocks(z, BLOCK_TOKENS))
     with one_thread_each(z.device) as run:
-        found = run(tiles.of, ((block, rows, start) for _, rows, block in padded for start in tiles.starts))
-        for start, rows, _ in padded:
-            of_block = tiles.rule.block(islice(found, len(tiles.starts)), rows)
+        begun = (
+            (start, rows, run(tiles.of, tiles.units(block, rows))) for start, rows, block in blocks(z, BLOCK_TOKENS)
+        )
+        for start, rows, found in _one_ahead(begun):
+            of_block = tiles.rule.block(found, rows)
             parts.append(of_block._replace(token=of_block.token + start))
             if at_most is not None and (at_most := at_most - len(of_block.token)) < 0:
                 raise TooManyFirings
     return Firings(*map(torch.cat, zip(*parts, strict=True)))
+
+
+def _one_ahead(items: Iterator[_T]) -> Iterator[_T]:
+    """Each item once the next is drawn: threads have work while a block is put together, and never run far ahead."""
+    drawn = deque[_T]()
+    for item in items:
+        drawn.append(item)
+        if len(drawn) > 1:
+            yield drawn.popleft()
+    yield from drawn
 
 
 class _Tiles:
@@ -58,8 +70,12 @@ class _Tiles:
     def __init__(self, canonical: Canonical) -> None:
         self._canonical, d_sae = canonical, len(canonical.b_enc)
         self.rule, self._width = _rule(canonical)
-        self.starts = range(0, d_sae, self._width)
+        self._starts = range(0, d_sae, self._width)
         self._free: list[torch.Tensor] = []  # memory that no thread is using
+
+    def units(self, block: torch.Tensor, rows: int) -> list[tuple[torch.Tensor, int, int]]:
+        """What `of` takes, for each tile of a block."""
+        return [(block, rows, start) for start in self._starts]
 
     def of(self, unit: tuple[torch.Tensor, int, int]) -> Firings:
         """What fires in the first rows of a block [BLOCK_TOKENS, d_in] in the tile that begins at a feature."""

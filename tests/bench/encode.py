@@ -43,7 +43,7 @@ def window_of(entry: LaneEntry, items: list[Snapshot]) -> None:
     """One window of all these requests, as ENCODE makes it."""
     window, cut = OpenWindow(entry.shape, "float16", entry.d_in, entry.d_sae), OpenCut("t", 0, 0, WindowSettings())
     cut.work = [Work(window, entry, Request(request_id=s.request_id, acts=s.acts)) for s in items]
-    Batches(into_windows).work_off([cut], [])
+    _BATCHES.work_off([cut], [])
     window.close(CutRef(topic="t", partition=0, a=0, b=len(items)), 0)
 
 
@@ -52,6 +52,9 @@ def into_windows(sae: Encoder | None, batch: list[Work], at_most: int | None) ->
     stats = encode_batch(sae, [(work.entry.shape, work.request) for work in batch], at_most=at_most)
     add_statistics(batch, stats)
     return stats
+
+
+_BATCHES = Batches(into_windows)  # as long as ENCODE: it knows how often each SAE fires
 
 
 def _tokens(items: list[Snapshot], *, calibrated: bool) -> torch.Tensor:

@@ -62,7 +62,9 @@ def seconds(run: Callable[[], Any]) -> float:
 
 def environment() -> dict[str, Any]:
     """What the figures depend on."""
-    cpu = next((ln.split(":")[1].strip() for ln in Path("/proc/cpuinfo").read_text().splitlines() if "name" in ln), "")
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text().splitlines() if told.is_file() else []
+    cpu = next((line.split(":")[1].strip() for line in lines if "name" in line), platform.processor())
     return {
         "cpu": cpu, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__,
         "instructions": torch.backends.cpu.get_cpu_capability(), "python": platform.python_version(),

@@ -16,6 +16,7 @@ from stream_interp.kafka.client import admin
 from stream_interp.kafka.control import publish_controls
 from stream_interp.kafka.transactions import Transactions
 from stream_interp.records.control import ProjectorHeader, make_control
+from stream_interp.records.lane import Lane
 from stream_interp.records.snapshot import Snapshot, encode_snapshot
 from stream_interp.settings import Settings, SiteSettings, WindowSettings
 from tests.encode.test_process import HOOKS, check_tiling, recomputed, snapshots, summed
@@ -101,6 +102,14 @@ def request(i: int):
                                     acts_dtype="float16", request_tokens=4), 0)  # fmt: skip
 
 
+def projector(lane: Lane, d_in: int):
+    header = ProjectorHeader(lane=lane, version=7, unit_tokens=2, d_in=d_in, d_sae=D_SAE, fit_requests=10,
+                             fit_tokens=40, shrinkage=0.0, kept_directions=d_in)  # fmt: skip
+    arrays = {"mean": np.zeros(d_in, np.float32), "whitening": np.eye(d_in, dtype=np.float32),
+              "cap": np.ones(D_SAE, np.float32)}  # fmt: skip
+    return make_control("projector", header, arrays, "test", "test")
+
+
 def test_a_projector_of_other_widths_loses_no_request(bench, caplog):
     bench.apply_topics(1)
     slow = msgspec.structs.replace(settings_of(bench), window=WindowSettings(max_age_s=3.0))
@@ -108,13 +117,9 @@ def test_a_projector_of_other_widths_loses_no_request(bench, caplog):
     with running(slow):
         wait(bench, 10)
         lane = bench.windows()[0].header.lane
-        header = ProjectorHeader(lane=lane, version=7, unit_tokens=2, d_in=D_IN + 1, d_sae=D_SAE, fit_requests=10,
-                                 fit_tokens=40, shrinkage=0.0, kept_directions=D_IN)  # fmt: skip
-        arrays = {"mean": np.zeros(D_IN, np.float32), "whitening": np.eye(D_IN, dtype=np.float32),
-                  "cap": np.ones(D_SAE, np.float32)}  # fmt: skip
         bench.produce("interp.activations", [request(i) for i in range(10, 15)])
         time.sleep(1.0)  # taken, in a window that is not due yet
-        publish_controls(bench.kafka, [make_control("projector", header, arrays, "test", "test")])
+        publish_controls(bench.kafka, [projector(lane, D_IN + 1)])
         while "record not used" not in caplog.text:
             time.sleep(0.1)
         bench.produce("interp.activations", [request(i) for i in range(15, 20)])
@@ -129,13 +134,9 @@ def test_a_projector_takes_effect_between_two_cuts(bench):
     with running(slow) as said:
         wait(bench, 10)
         lane = bench.windows()[0].header.lane
-        header = ProjectorHeader(lane=lane, version=7, unit_tokens=2, d_in=D_IN, d_sae=D_SAE, fit_requests=10,
-                                 fit_tokens=40, shrinkage=0.0, kept_directions=D_IN)  # fmt: skip
-        arrays = {"mean": np.zeros(D_IN, np.float32), "whitening": np.eye(D_IN, dtype=np.float32),
-                  "cap": np.ones(D_SAE, np.float32)}  # fmt: skip
         bench.produce("interp.activations", [request(i) for i in range(10, 15)])
         time.sleep(1.0)  # taken, in a window that is not due yet
-        publish_controls(bench.kafka, [make_control("projector", header, arrays, "test", "test")])
+        publish_controls(bench.kafka, [projector(lane, D_IN)])
         while not any("projector 7" in line for line in said):
             time.sleep(0.1)
         bench.produce("interp.activations", [request(i) for i in range(15, 20)])

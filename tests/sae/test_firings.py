@@ -7,10 +7,11 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from stream_interp.sae import activation
 from stream_interp.sae.activation import BLOCK_TOKENS, TILE_FEATURES, TILE_FEATURES_TOP_K, fire
 from stream_interp.sae.canonical import Canonical
 from stream_interp.sae.decoding import decode_dense, decode_fired
-from stream_interp.sae.firings import Firings, by_token, entries_above
+from stream_interp.sae.firings import Firings, TooManyFirings, by_token, entries_above
 
 D_SAE = 1_800  # two tiles, the second narrower; a multiple of 12, 75 and 900
 Rule = Callable[[torch.Tensor], torch.Tensor]
@@ -178,6 +179,25 @@ def test_entries_above_are_those_not_below(dtype: torch.dtype, shape: tuple[int,
     assert torch.equal(found.token, token)
     assert torch.equal(found.feature, feature)
     assert torch.equal(found.value.nan_to_num(-1), pre[token, feature].nan_to_num(-1))
+
+
+def test_too_many_firings_end_it_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten blocks in which everything fires: it is found out in the first, with one more under way."""
+    done: list[int] = []
+    tile = activation._Tiles.of
+
+    def counted(self: activation._Tiles, unit: tuple[torch.Tensor, int, int]) -> Firings:
+        done.append(unit[2])
+        return tile(self, unit)
+
+    monkeypatch.setattr(activation._Tiles, "of", counted)
+    canonical, x = _canonical(3, D_SAE, b_enc=torch.ones(D_SAE)), torch.zeros(10 * BLOCK_TOKENS, 3)
+    with pytest.raises(TooManyFirings):
+        fire(canonical, x, at_most=BLOCK_TOKENS * D_SAE - 1)
+    assert len(done) <= 2 * 2  # tiles a block
+    assert len(fire(canonical, x[:2], at_most=2 * D_SAE).token) == 2 * D_SAE
+    with pytest.raises(TooManyFirings):
+        fire(canonical, x[:2], at_most=2 * D_SAE - 1)
 
 
 def test_by_token_keeps_the_order_within_a_token() -> None:
