@@ -101,6 +101,14 @@ def run_until_critical(command: CommandLine) -> bytes:
             return answer.read()
 
 
+def wait_until_it_reads(command: CommandLine, timeout_s: float = 60.0) -> None:
+    """ENCODE has got its partition."""
+    deadline_s = time.monotonic() + timeout_s
+    while not any("reads from offset" in log.read_text() for log in command.folder.glob("encode-*.log")):
+        assert time.monotonic() < deadline_s, "ENCODE got no partition"
+        time.sleep(0.2)
+
+
 def site(mode: str) -> tuple[str, ...]:
     return ("--model-id", MODEL, "--hook", mode)
 
@@ -225,6 +233,7 @@ def test_examples_name_requests_that_were_there(command: CommandLine) -> None:
     write_activations(command.folder / "null.safetensors", NULL, seed=2)
     sent = {mode: [f"{needle(mode)}-{k}" for k in range(NULL)] for mode in MODES}
     with command.process("encode"):
+        wait_until_it_reads(command)  # requests that came before are all of one cut
         for mode in MODES:
             command.ok("produce", "--from", command.folder / "null.safetensors", "--rate", "60",
                        "--request-prefix", f"{needle(mode)}-", *site(mode))  # fmt: skip
