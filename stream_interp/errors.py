@@ -6,6 +6,7 @@ StreamInterpError                exit 1
 ├── DependencyUnreachable        exit 5   Kafka, Redis, a jar repository
 ├── IntegrityError               exit 6   state, baseline or checkpoint do not match what was signed for
 ├── InvalidSnapshot              fate: dead letter, the worker goes on
+├── ComputeDtypeUnavailable      fate: the lane's requests are not encoded, which is counted and shown
 ├── SinkError (notify/sinks)     fate: retried, or a dead letter; NOTIFY goes on
 └── SAELoadError                 exit 1   a checkpoint that must not be trusted
 """
@@ -81,3 +82,13 @@ class SAELoadError(StreamInterpError):
     def __init__(self, reason: str, path: str, expected: str, found: str) -> None:
         super().__init__(f"{path}: {reason}: expected {expected}, found {found}")
         self.reason, self.path, self.expected, self.found = reason, path, expected, found
+
+
+class ComputeDtypeUnavailable(StreamInterpError):
+    """This process cannot multiply in the way that a projector binds every worker to."""
+
+    def __init__(self, compute_dtype: str, found: str) -> None:
+        super().__init__(
+            f"compute_dtype {compute_dtype[:40]!r}: {found}; run this lane where it works, or let it learn again"
+        )
+        self.compute_dtype = compute_dtype

@@ -142,7 +142,10 @@ class SAE:
             return self._reconstruct(raw, normalise(self.canonical.normalisation, raw), fired)
 
     def _fire(self, normalised: Normalised, at_most: int | None = None) -> Firings:
-        return fire(self.canonical, normalised.x.to(self.dtype), at_most)
+        z, centre = normalised.x, self.canonical.centre
+        if centre is not None and self.dtype.itemsize < centre.dtype.itemsize:
+            z = z - centre  # before rounding: activations far from 0 would lose what sets them apart
+        return fire(self.canonical, z.to(self.dtype), at_most)
 
     def _fired(self, acts: Matrix) -> Firings:
         return Firings.of(floats(acts, "acts", self.d_sae, self.device).to(self.dtype))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 
@@ -19,7 +20,8 @@ _Watch = Callable[[slice, slice, torch.Tensor], None]
 def fold(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> tuple[str, Canonical]:
     """The fingerprint, and the parameters with centring, the dataset factor and decoder norms folded in.
 
-    Folded in float64 and rounded once to `dtype`. Needs the result, and blocks of some 100 MB at most beside it.
+    Folded in float64 and rounded once to `dtype`; centring stays apart where that is narrower than float32.
+    Needs the result, and blocks of some 100 MB at most beside it.
 
     Raises:
         SAELoadError: a parameter that is not finite, or a result that is too large for `dtype`.
@@ -40,7 +42,8 @@ class _Folding:
         config = self._config
         folds: dict[str, _Fold | None] = {"W_enc": self._encoder_fold(), "W_dec": self._decoder_fold(), "W_skip": None}
         centre = self._centre()
-        shift = None if centre is None else _Product(centre, config.d_sae)
+        is_half = self._dtype.itemsize < torch.float32.itemsize
+        shift = None if centre is None or is_half else _Product(centre, config.d_sae)
         placed: dict[str, torch.Tensor] = {}
         for name, shape in shapes(config).items():  # the fingerprint's order
             tensor = self._checkpoint.tensors[name]
@@ -54,7 +57,8 @@ class _Folding:
         b_enc, threshold = self._biases()
         if shift is not None:
             b_enc = b_enc - (shift.total if self._norms is None else shift.total * self._norms)
-        return self._fingerprint.hexdigest(), self._canonical(placed, b_enc, threshold)
+        canonical = self._canonical(placed, b_enc, threshold)
+        return self._fingerprint.hexdigest(), replace(canonical, centre=self._centre_of_input())
 
     def _canonical(self, placed: dict[str, torch.Tensor], b_enc: torch.Tensor, threshold: torch.Tensor) -> Canonical:
         config, b_dec = self._config, self._vectors.get("b_dec")
@@ -102,6 +106,16 @@ class _Folding:
         if self._config.normalisation == "mean_std":
             return self._vectors["input_mean"] / self._vectors["input_std"]
         return self._vectors["b_dec"] if self._config.centred else None
+
+    def _centre_of_input(self) -> torch.Tensor | None:
+        """The same of the input as it comes."""
+        if self._config.normalisation == "mean_std":
+            return self._placed("input_mean", self._vectors["input_mean"].float())
+        return (
+            self._placed("b_dec", (self._vectors["b_dec"] / self._config.activation_scale).float())
+            if self._config.centred
+            else None
+        )
 
     def _magnitude(self) -> tuple[torch.Tensor, torch.Tensor] | None:
         if self._config.architecture != "gated":

@@ -1,0 +1,107 @@
+"""In what numbers an SAE multiplies: ways that differ in speed, and in which features they say fire.
+
+A way has the name that records carry, `compute_dtype`. Weights are loaded in float32, and every other way is made from
+those.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+
+from stream_interp.errors import ComputeDtypeUnavailable
+from stream_interp.sae.canonical import Canonical
+from stream_interp.sae.encoder import SAE
+from stream_interp.sae.firings import Firings
+
+FLOAT32 = "float32"
+_HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+COMPUTE_DTYPES = (FLOAT32, *_HALVES)
+AGREEMENT = 0.999  # with float32, below which a way is not taken
+MEASURED_TOKENS = 8_192
+_PART_TOKENS = 2_048  # of them at once: what fires in all might not fit
+_FIRST_LOOK_TOKENS = 32  # an emulated way would take minutes for all
+_HOPELESS = 4.0  # times as slow as float32
+
+
+class Choice(NamedTuple):
+    """The way to take, and for people what each way measured."""
+
+    compute_dtype: str
+    line: str
+
+
+def in_dtype(sae: SAE, compute_dtype: str) -> SAE:
+    """The SAE of `load(dtype=None)` multiplying in that way, with the same fingerprint.
+
+    Raises:
+        ComputeDtypeUnavailable: not a way that is known here, or one that does not work on the SAE's device.
+    """
+    if compute_dtype == FLOAT32:
+        return sae
+    if compute_dtype not in _HALVES:
+        raise ComputeDtypeUnavailable(compute_dtype, f"known here are {', '.join(COMPUTE_DTYPES)}")
+    return replace(sae, canonical=_halved(sae.canonical, _HALVES[compute_dtype]))
+
+
+def choose(sae: SAE, x: torch.Tensor, clock: Callable[[], float] = time.perf_counter) -> Choice:
+    """The fastest way whose firings on `x` [n, d_in] agree with float32 on AGREEMENT of the entries that either has.
+
+    Args:
+        sae: of float32, on the device where it is to run.
+        x: tokens of the lane, some MEASURED_TOKENS.
+        clock: in seconds.
+    """
+    few = x[:_FIRST_LOOK_TOKENS]
+    exact_s, best_s, best = _seconds(sae, few, clock), _seconds(sae, x, clock), FLOAT32
+    line = [f"{FLOAT32} {len(x) / best_s:,.0f} tokens/s"]
+    for name in COMPUTE_DTYPES[1:]:
+        way = in_dtype(sae, name)
+        if (few_s := _seconds(way, few, clock)) > _HOPELESS * exact_s:
+            line.append(f"{name} {len(few) / few_s:,.0f} tokens/s, emulated")
+            continue
+        taken_s, agrees = _seconds(way, x, clock), agreement(sae, way, x)
+        line.append(f"{name} {len(x) / taken_s:,.0f} tokens/s, agreement {agrees:.4f}")
+        if agrees >= AGREEMENT and taken_s < best_s:
+            best_s, best = taken_s, name
+    return Choice(best, f"{best} ({'; '.join(line)})")
+
+
+def agreement(one: SAE, other: SAE, x: torch.Tensor) -> float:
+    """|A∩B| / |A∪B| of the (token, feature) entries that fire; 1 where nothing does."""
+    both = either = 0
+    for part in torch.split(x, _PART_TOKENS):
+        a, b = (_entries(sae.firings(part), sae.d_sae) for sae in (one, other))
+        common = int(torch.isin(a, b, assume_unique=True).sum())
+        both, either = both + common, either + len(a) + len(b) - common
+    return both / either if either else 1.0
+
+
+def _entries(fired: Firings, d_sae: int) -> torch.Tensor:
+    return fired.token * d_sae + fired.feature
+
+
+def _seconds(sae: SAE, x: torch.Tensor, clock: Callable[[], float]) -> float:
+    start = clock()
+    for part in torch.split(x, _PART_TOKENS):
+        sae.firings(part).value.cpu()
+    return max(clock() - start, 1e-9)
+
+
+def _halved(canonical: Canonical, dtype: torch.dtype) -> Canonical:
+    """`canonical` of float32 rounded to `dtype`; what was folded into `b_enc` becomes a centre again."""
+    b_enc, centre = canonical.b_enc.double(), canonical.centre
+    if centre is not None:
+        parts = torch.split(canonical.W_enc, 1_024, dim=1)
+        b_enc = b_enc + torch.cat([centre.double() @ part.double() for part in parts])
+    W_dec = canonical.W_dec.to(dtype) if isinstance(canonical.W_dec, torch.Tensor) else canonical.W_dec
+    magnitude = canonical.magnitude and (canonical.magnitude[0].to(dtype), canonical.magnitude[1].to(dtype))
+    return replace(
+        canonical, W_enc=canonical.W_enc.to(dtype), b_enc=b_enc.to(dtype), threshold=canonical.threshold.to(dtype),
+        W_dec=W_dec, b_dec=None if canonical.b_dec is None else canonical.b_dec.to(dtype),
+        W_skip=None if canonical.W_skip is None else canonical.W_skip.to(dtype), magnitude=magnitude,
+    )  # fmt: skip

@@ -1,0 +1,73 @@
+"""The ways an SAE multiplies, and how one is chosen."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from stream_interp import sae
+from stream_interp.errors import ComputeDtypeUnavailable
+from stream_interp.sae.precision import COMPUTE_DTYPES, agreement, choose, in_dtype
+
+from .conftest import D_IN, D_SAE, Write
+
+
+def test_half_precision_is_centred_before_it_is_rounded(write: Write) -> None:
+    """Activations far from 0 would lose in bfloat16 what sets them apart."""
+    generator = torch.Generator().manual_seed(0)
+    W_enc = torch.randn(D_IN, D_SAE, generator=generator)
+    far = {"W_enc": W_enc, "b_enc": torch.zeros(D_SAE), "W_dec": W_enc.T.contiguous()}
+    folder = write(far | {"b_dec": torch.full((D_IN,), 500.0), "threshold": torch.ones(D_SAE)})
+    x = 500 + torch.randn(400, D_IN, generator=generator)
+    exact = sae.load(folder)
+    for low in (sae.load(folder, dtype="bfloat16"), in_dtype(exact, "bfloat16")):
+        assert agreement(exact, low, x) > 0.98
+        assert low.fingerprint == exact.fingerprint
+
+
+def test_a_way_is_the_one_of_load(write: Write) -> None:
+    folder, x = write(), torch.randn(64, D_IN, generator=torch.Generator().manual_seed(0))
+    exact = sae.load(folder)
+    assert in_dtype(exact, "float32") is exact
+    for name in ("bfloat16", "float16"):
+        assert agreement(in_dtype(exact, name), sae.load(folder, dtype=name), x) == 1.0
+
+
+def test_an_unknown_way_is_refused(write: Write) -> None:
+    with pytest.raises(ComputeDtypeUnavailable, match=r"float8.*known here are float32, bfloat16"):
+        in_dtype(sae.load(write()), "float8")
+    assert "float32" in COMPUTE_DTYPES
+
+
+class _Clock:
+    """Time that only the ways named pass: seconds a call of the clock."""
+
+    def __init__(self, *readings: float) -> None:
+        self._readings = iter(readings)
+
+    def __call__(self) -> float:
+        return next(self._readings)
+
+
+def test_the_fastest_that_agrees_is_chosen(write: Write) -> None:
+    x = torch.zeros(100, D_IN)  # nothing near a threshold: all agree
+    x[:, 0] = 30.0
+    exact = sae.load(write())
+    few, all_of_it = (0, 1), (0, 100)
+    chosen = choose(exact, x, _Clock(*few, *all_of_it, *few, 0, 60, *few, 0, 50))
+    assert chosen.compute_dtype == "float16"
+    chosen = choose(exact, x, _Clock(*few, *all_of_it, *few, 0, 160, *few, 0, 150))
+    assert chosen.compute_dtype == "float32"
+    chosen = choose(exact, x, _Clock(*few, *all_of_it, 0, 9, *few, 0, 50))  # bfloat16 is emulated here
+    assert chosen.compute_dtype == "float16"
+    assert "bfloat16 4 tokens/s, emulated" in chosen.line
+
+
+def test_a_faster_way_that_disagrees_is_not_chosen(write: Write) -> None:
+    x = torch.randn(2_000, D_IN, generator=torch.Generator().manual_seed(0))
+    exact = sae.load(write())
+    assert agreement(exact, in_dtype(exact, "bfloat16"), x) < 0.999
+    few, all_of_it, fast = (0, 1), (0, 100), (0, 10)
+    chosen = choose(exact, x, _Clock(*few, *all_of_it, *few, *fast, *few, *all_of_it))
+    assert chosen.compute_dtype == "float32"
+    assert "bfloat16 200 tokens/s, agreement 0.99" in chosen.line
