@@ -8,7 +8,7 @@ from itertools import groupby
 from stream_interp.encode.encoder import Encoder
 from stream_interp.encode.open_cut import OpenCut, Work
 from stream_interp.encode.statistics import Statistics
-from stream_interp.sae.activation import BLOCK_TOKENS
+from stream_interp.sae.blocks import BLOCK_TOKENS
 from stream_interp.sae.firings import TooManyFirings
 
 BATCH_BYTES = 12 * 1024 * 1024  # activations at once, as they came; larger arrays would be mapped anew each time

@@ -8,21 +8,27 @@ thread waits for another at a tile's end, which on a busy machine costs more tha
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import torch
 
-from stream_interp.sae.blocks import blocks
+from stream_interp.sae.blocks import BLOCK_TOKENS, blocks
 from stream_interp.sae.canonical import Canonical
-from stream_interp.sae.firings import Firings, TooManyFirings, by_token, entries_above, largest_of_token, top_candidates
-from stream_interp.sae.threads import one_thread_each
+from stream_interp.sae.firings import (
+    Firings,
+    TooManyFirings,
+    by_token,
+    entries_above,
+    largest_of_token,
+    magnitudes,
+    that_fire,
+    top_candidates,
+)
+from stream_interp.sae.threads import one_ahead, one_thread_each
 
-BLOCK_TOKENS = 512  # fewer would wait for the weights, more would be padding
 TILE_FEATURES = 1_152  # a tile of both is 2.4 MB in float32
 TILE_FEATURES_TOP_K = 6_144  # the k largest of wide tiles are fewer
-_T = TypeVar("_T")
 
 
 class _Rule(Protocol):
@@ -46,22 +52,12 @@ def fire(canonical: Canonical, z: torch.Tensor, at_most: int | None = None) -> F
         begun = (
             (start, rows, run(tiles.of, tiles.units(block, rows))) for start, rows, block in blocks(z, BLOCK_TOKENS)
         )
-        for start, rows, found in _one_ahead(begun):
+        for start, rows, found in one_ahead(begun):
             of_block = tiles.rule.block(found, rows)
             parts.append(of_block._replace(token=of_block.token + start))
             if at_most is not None and (at_most := at_most - len(of_block.token)) < 0:
                 raise TooManyFirings
     return Firings(*map(torch.cat, zip(*parts, strict=True)))
-
-
-def _one_ahead(items: Iterator[_T]) -> Iterator[_T]:
-    """Each item once the next is drawn: threads have work while a block is put together, and never run far ahead."""
-    drawn = deque[_T]()
-    for item in items:
-        drawn.append(item)
-        if len(drawn) > 1:
-            yield drawn.popleft()
-    yield from drawn
 
 
 class _Tiles:
@@ -111,10 +107,8 @@ class _Above:
     def tile(self, pre: torch.Tensor, start: int) -> Firings:
         token, feature, value = entries_above(pre, self._threshold[start : start + pre.shape[1]])
         feature = feature + start
-        if self._magnitude is None:
-            return Firings(token, feature, value)
-        gain, offset = (per_feature[feature] for per_feature in self._magnitude)
-        return _fired(token, feature, (value * gain).add_(offset).relu_())
+        fired = Firings(token, feature, value)
+        return fired if self._magnitude is None else magnitudes(fired, self._magnitude)
 
     def block(self, tiles: Iterator[Firings], rows: int) -> Firings:
         return by_token(tiles, rows)
@@ -130,7 +124,7 @@ class _GroupMax:
         value, place = pre.reshape(len(pre), -1, self._group).max(dim=2)
         feature = place + start + torch.arange(0, pre.shape[1], self._group, device=pre.device)
         token = torch.arange(len(pre), device=pre.device).repeat_interleave(value.shape[1])
-        return _fired(token, feature.view(-1), value.view(-1).relu())
+        return that_fire(token, feature.view(-1), value.view(-1).relu())
 
     def block(self, tiles: Iterator[Firings], rows: int) -> Firings:
         return by_token(tiles, rows)
@@ -148,8 +142,3 @@ class _TopK:
 
     def block(self, tiles: Iterator[Firings], rows: int) -> Firings:
         return largest_of_token(by_token(tiles, rows), rows, self._k)
-
-
-def _fired(token: torch.Tensor, feature: torch.Tensor, value: torch.Tensor) -> Firings:
-    fired = value != 0
-    return Firings(token[fired], feature[fired], value[fired])

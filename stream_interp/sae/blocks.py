@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import torch
 
+BLOCK_TOKENS = 512  # of the encoder: fewer would wait for the weights, more would be padding
+
 
 def blocks(x: torch.Tensor, height: int) -> Iterator[tuple[int, int, torch.Tensor]]:
     """(first row, rows, block [height, d]) of `x` [n, d]; the last block ends in rows of zeros."""

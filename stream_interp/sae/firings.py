@@ -98,21 +98,38 @@ def _array(values: torch.Tensor) -> NDArray[np.floating[Any]]:
 
 
 def _open_entries(pre: torch.Tensor, entries: NDArray[np.floating[Any]], closed: NDArray[np.bool_]) -> Firings:
-    """Where `closed` [n, width] is false. numpy is several times faster here than torch, in one thread.
-
-    Eight entries are looked at as one word: few features fire, so most words are 0.
-    """
-    flat, width = np.logical_not(closed, out=closed).reshape(-1), max(pre.shape[1], 1)
-    if len(flat) % _WORD:
-        place = np.flatnonzero(flat)
-    else:
-        words = flat.view(np.int64)
-        hit = np.flatnonzero(words != 0)  # of booleans it is four times faster
-        byte = np.flatnonzero(words[hit].view(np.bool_))
-        place = hit[byte // _WORD] * _WORD + byte % _WORD
+    """Where `closed` [n, width] is false."""
+    place, width = marked(np.logical_not(closed, out=closed).view(np.uint8)), max(pre.shape[1], 1)
     token = place // width
     value = torch.from_numpy(entries.reshape(-1)[place]).to(pre.dtype)
     return Firings(torch.from_numpy(token), torch.from_numpy(place - token * width), value)
+
+
+def marked(marks: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Where `marks` [n, width] are not 0, row by row. numpy is several times faster here than torch, in one thread.
+
+    Eight entries are looked at as one word: few are marked, so most words are 0.
+    """
+    flat = marks.reshape(-1)
+    if len(flat) % _WORD:
+        return np.flatnonzero(flat)
+    words = flat.view(np.int64)
+    hit = np.flatnonzero(words != 0)  # of booleans it is four times faster
+    byte = np.flatnonzero(words[hit].view(np.uint8) != 0)
+    place: NDArray[np.int64] = hit[byte // _WORD] * _WORD + byte % _WORD
+    return place
+
+
+def magnitudes(gates: Firings, magnitude: tuple[torch.Tensor, torch.Tensor]) -> Firings:
+    """Of pre-activations whose gate is open, the activations relu(p·gain + offset) above 0; [d_sae] each."""
+    gain, offset = (per_feature[gates.feature] for per_feature in magnitude)
+    return that_fire(gates.token, gates.feature, (gates.value * gain).add_(offset).relu_())
+
+
+def that_fire(token: torch.Tensor, feature: torch.Tensor, value: torch.Tensor) -> Firings:
+    """Those whose value is not 0."""
+    fired = value != 0
+    return Firings(token[fired], feature[fired], value[fired])
 
 
 def by_token(parts: Iterable[Firings], n: int) -> Firings:

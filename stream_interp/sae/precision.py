@@ -1,14 +1,15 @@
 """In what numbers an SAE multiplies: ways that differ in speed, and in which features they say fire.
 
-A way has the name that records carry, `compute_dtype`. Weights are loaded in float32, and every other way is made from
-those.
+A way has the name that records carry, `compute_dtype`: the dtype of the product, or `exact`, which is a product of
+integers with all that it leaves open decided by `sae.exact`. Weights are loaded in float32, and every other way is made
+from those.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -16,11 +17,13 @@ import torch
 from stream_interp.errors import ComputeDtypeUnavailable
 from stream_interp.sae.canonical import Canonical
 from stream_interp.sae.encoder import SAE
+from stream_interp.sae.exact import Exact
 from stream_interp.sae.firings import Firings
+from stream_interp.sae.normalisation import Normalised
 
-FLOAT32 = "float32"
+FLOAT32, EXACT = "float32", "exact"
 _HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-COMPUTE_DTYPES = (FLOAT32, *_HALVES)
+COMPUTE_DTYPES = (FLOAT32, *_HALVES, EXACT)
 AGREEMENT = 0.999  # with float32, below which a way is not taken
 MEASURED_TOKENS = 8_192
 _PART_TOKENS = 2_048  # of them at once: what fires in all might not fit
@@ -43,6 +46,8 @@ def in_dtype(sae: SAE, compute_dtype: str) -> SAE:
     """
     if compute_dtype == FLOAT32:
         return sae
+    if compute_dtype == EXACT:
+        return _exact(sae)
     if compute_dtype not in _HALVES:
         raise ComputeDtypeUnavailable(compute_dtype, f"known here are {', '.join(COMPUTE_DTYPES)}")
     return replace(sae, canonical=_halved(sae.canonical, _HALVES[compute_dtype]))
@@ -60,10 +65,14 @@ def choose(sae: SAE, x: torch.Tensor, clock: Callable[[], float] = time.perf_cou
     exact_s, best_s, best = _seconds(sae, few, clock), _seconds(sae, x, clock), FLOAT32
     line = [f"{FLOAT32} {len(x) / best_s:,.0f} tokens/s"]
     for name in COMPUTE_DTYPES[1:]:
-        way = in_dtype(sae, name)
+        try:
+            way = in_dtype(sae, name)
+        except ComputeDtypeUnavailable:
+            continue
         if (few_s := _seconds(way, few, clock)) > _HOPELESS * exact_s:
             line.append(f"{name} {len(few) / few_s:,.0f} tokens/s, emulated")
             continue
+        way.firings(x[:_PART_TOKENS])  # whatever it does once
         taken_s, agrees = _seconds(way, x, clock), agreement(sae, way, x)
         line.append(f"{name} {len(x) / taken_s:,.0f} tokens/s, agreement {agrees:.4f}")
         if agrees >= AGREEMENT and taken_s < best_s:
@@ -90,6 +99,26 @@ def _seconds(sae: SAE, x: torch.Tensor, clock: Callable[[], float]) -> float:
     for part in torch.split(x, _PART_TOKENS):
         sae.firings(part).value.cpu()
     return max(clock() - start, 1e-9)
+
+
+@dataclass(frozen=True, eq=False)
+class _ExactSAE(SAE):
+    exact: Exact = field(repr=False)
+
+    @property
+    def memory_bytes(self) -> int:
+        return super().memory_bytes + self.exact.memory_bytes
+
+    def _fire(self, normalised: Normalised, at_most: int | None = None) -> Firings:
+        return self.exact.fire(normalised.x.to(self.dtype), at_most)
+
+
+def _exact(sae: SAE) -> SAE:
+    if sae.canonical.k is not None:
+        raise ComputeDtypeUnavailable(EXACT, f"features of a {sae.config.architecture} SAE fire by comparison")
+    if sae.device.type != "cpu":
+        raise ComputeDtypeUnavailable(EXACT, f"it works on a CPU, this SAE is on {sae.device}")
+    return _ExactSAE(sae.config, sae.fingerprint, sae.canonical, Exact(sae.canonical))
 
 
 def _halved(canonical: Canonical, dtype: torch.dtype) -> Canonical:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -36,6 +37,16 @@ def one_thread_each(device: torch.device) -> Iterator[Callable[[Callable[[_T], _
                 yield pool.map
         finally:
             torch.set_num_threads(threads)
+
+
+def one_ahead(items: Iterator[_T]) -> Iterator[_T]:
+    """Each item once the next is drawn: threads have work while a block is put together, and never run far ahead."""
+    drawn = deque[_T]()
+    for item in items:
+        drawn.append(item)
+        if len(drawn) > 1:
+            yield drawn.popleft()
+    yield from drawn
 
 
 def _forget_turn() -> None:

@@ -15,7 +15,7 @@ from stream_interp.encode.requests import LaneShape, Request
 from stream_interp.encode.window import OpenWindow
 from stream_interp.records.lane import Lane
 from stream_interp.records.window import CutRef
-from stream_interp.sae.activation import BLOCK_TOKENS
+from stream_interp.sae.blocks import BLOCK_TOKENS
 from stream_interp.sae.firings import TooManyFirings
 from stream_interp.settings import WindowSettings
 from tests.encode.slow_twin import IntegerSAE

@@ -13,10 +13,11 @@ import torch
 from safetensors.torch import load_file
 
 from stream_interp import sae
-from stream_interp.errors import SAELoadError, UsageError
+from stream_interp.errors import ComputeDtypeUnavailable, SAELoadError, UsageError
 from stream_interp.sae.decoding import decode_dense
 from stream_interp.sae.encoder import SAE
 from stream_interp.sae.formats import FAMILIES
+from stream_interp.sae.precision import in_dtype
 
 GOLDEN = sorted(path.parent for path in Path(__file__).parent.glob("golden/*/meta.json"))
 every_golden = pytest.mark.parametrize("folder", GOLDEN, ids=lambda folder: folder.name)
@@ -194,6 +195,21 @@ def test_dtype_is_honoured_and_leaves_the_fingerprint(opened: Open, folder: Path
     assert loaded.memory_bytes * 4 == float32.memory_bytes * loaded.dtype.itemsize
     both, either = (acts != 0) & (golden["feature_acts"][8:] != 0), (acts != 0) | (golden["feature_acts"][8:] != 0)
     assert both.sum() >= 0.9 * either.sum()
+
+
+@every_golden
+def test_firings_decided_exactly_are_those_of_the_publishing_tool(opened: Open, folder: Path) -> None:
+    loaded, golden, meta = opened(folder)
+    if loaded.canonical.k is not None:
+        with pytest.raises(ComputeDtypeUnavailable, match="fire by comparison"):
+            in_dtype(loaded, "exact")
+        return
+    exact = in_dtype(loaded, "exact")
+    acts = exact.encode(golden["x"])
+    assert torch.equal(acts != 0, golden["feature_acts"] != 0)
+    torch.testing.assert_close(acts, golden["feature_acts"], rtol=0, atol=meta["feature_acts_atol"])
+    assert exact.fingerprint == loaded.fingerprint
+    assert exact.memory_bytes > loaded.memory_bytes + loaded.canonical.W_enc.nbytes
 
 
 @every_golden

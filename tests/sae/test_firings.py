@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from stream_interp.sae import activation
-from stream_interp.sae.activation import BLOCK_TOKENS, TILE_FEATURES, TILE_FEATURES_TOP_K, fire
+from stream_interp.sae.activation import TILE_FEATURES, TILE_FEATURES_TOP_K, fire
+from stream_interp.sae.blocks import BLOCK_TOKENS
 from stream_interp.sae.canonical import Canonical
 from stream_interp.sae.decoding import decode_dense, decode_fired
 from stream_interp.sae.firings import Firings, TooManyFirings, by_token, entries_above

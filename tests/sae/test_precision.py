@@ -54,11 +54,11 @@ def test_the_fastest_that_agrees_is_chosen(write: Write) -> None:
     x[:, 0] = 30.0
     exact = sae.load(write())
     few, all_of_it = (0, 1), (0, 100)
-    chosen = choose(exact, x, _Clock(*few, *all_of_it, *few, 0, 60, *few, 0, 50))
+    chosen = choose(exact, x, _Clock(*few, *all_of_it, *few, 0, 60, *few, 0, 50, *few, 0, 55))
     assert chosen.compute_dtype == "float16"
-    chosen = choose(exact, x, _Clock(*few, *all_of_it, *few, 0, 160, *few, 0, 150))
+    chosen = choose(exact, x, _Clock(*few, *all_of_it, *few, 0, 160, *few, 0, 150, *few, 0, 101))
     assert chosen.compute_dtype == "float32"
-    chosen = choose(exact, x, _Clock(*few, *all_of_it, 0, 9, *few, 0, 50))  # bfloat16 is emulated here
+    chosen = choose(exact, x, _Clock(*few, *all_of_it, 0, 9, *few, 0, 50, *few, 0, 60))  # bfloat16 is emulated here
     assert chosen.compute_dtype == "float16"
     assert "bfloat16 4 tokens/s, emulated" in chosen.line
 
@@ -68,6 +68,12 @@ def test_a_faster_way_that_disagrees_is_not_chosen(write: Write) -> None:
     exact = sae.load(write())
     assert agreement(exact, in_dtype(exact, "bfloat16"), x) < 0.999
     few, all_of_it, fast = (0, 1), (0, 100), (0, 10)
-    chosen = choose(exact, x, _Clock(*few, *all_of_it, *few, *fast, *few, *all_of_it))
-    assert chosen.compute_dtype == "float32"
+    chosen = choose(exact, x, _Clock(*few, *all_of_it, *few, *fast, *few, *all_of_it, *few, *fast))
+    assert chosen.compute_dtype == "exact"
     assert "bfloat16 200 tokens/s, agreement 0.99" in chosen.line
+
+
+def test_ways_that_do_not_work_here_are_not_measured(write: Write) -> None:
+    x = torch.zeros(100, D_IN)
+    top_k = sae.load(write(architecture="topk", k=2))
+    assert "exact" not in choose(top_k, x).line

@@ -1,0 +1,163 @@
+"""Which features fire, decided exactly, at the speed of a product in fewer bits.
+
+A *screen* multiplies fast and says which entries may fire, all that do among them. Those are computed once more, one by
+one, by one routine: in float32 in one order, and in float64 where that is within its own rounding of the threshold. So
+what fires, and how much, depends neither on the screen nor on how tokens come together. Its slow twin is the routine
+for every entry.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stream_interp.sae import int8
+from stream_interp.sae.blocks import BLOCK_TOKENS
+from stream_interp.sae.canonical import Canonical
+from stream_interp.sae.firings import Firings, TooManyFirings, by_token, magnitudes, marked
+from stream_interp.sae.threads import one_ahead, one_thread_each
+
+TILE_FEATURES = 2_304  # a tile of a block is 1.2 MB in 8 bits
+_UNIT_ROUNDOFF, _UNDERFLOW = 2.0**-24, 1e-36  # of float32
+_NORM_ROUNDING = 1.001
+_LEAST_TOKENS, _SAMPLE_TOKENS = 256, 2_048  # that the scales of a screen are taken from
+_OUTSIDE = 0.1  # of the tokens so far out of the screen's range: it is made anew
+_PATIENCE_TOKENS = 8_192  # before that, and twice as many each time: to make it costs as much as some thousand tokens
+
+_MayFire = Callable[[int], NDArray[np.uint8]]  # first feature of a tile → [n, width], 0: cannot fire
+
+
+class Exact:
+    """What fires in an SAE whose features fire each by its own threshold; in float32, on a CPU.
+
+    Attributes:
+        seen, outside: tokens since the scales were set, and those of them out of their range.
+    """
+
+    def __init__(self, canonical: Canonical) -> None:
+        self._W_rows = canonical.W_enc.T.contiguous()
+        self._bias, self._threshold, self._magnitude = canonical.b_enc, canonical.threshold, canonical.magnitude
+        norm = torch.cat([rows.double().norm(dim=1) for rows in torch.split(self._W_rows, 1_024)])
+        self._norm = (norm * _NORM_ROUNDING).float()
+        self._screen: int8.Int8Screen | None = None
+        self.seen = self.outside = 0
+        self._patience_tokens = _PATIENCE_TOKENS
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch says once a process that sparse matrices are new
+            self.decide(self._W_rows[:1], 0, np.zeros(1, np.int64))
+
+    @property
+    def memory_bytes(self) -> int:
+        """Beside what the SAE has: its weights once more, and in 8 bits."""
+        return self._W_rows.nbytes + self._W_rows.numel()
+
+    def fire(self, z: torch.Tensor, at_most: int | None = None) -> Firings:
+        """What fires in `z` [n, d_in], normalised; a NaN does.
+
+        Raises:
+            TooManyFirings: more than `at_most`; found out after each block, when one more is under way.
+        """
+        parts, starts = [Firings.none(z)], range(0, len(self._bias), TILE_FEATURES)
+        with torch.inference_mode(), one_thread_each(z.device) as run:
+            begun = (
+                (token, run(self._tile, [(tokens, may_fire, start) for start in starts]))
+                for token, tokens, may_fire in self._blocks(z)
+            )
+            for token, found in one_ahead(begun):
+                of_block = by_token(found, len(token))
+                parts.append(of_block._replace(token=token[of_block.token]))
+                if at_most is not None and (at_most := at_most - len(of_block.token)) < 0:
+                    raise TooManyFirings
+            return by_token(parts, len(z))
+
+    def _tile(self, unit: tuple[torch.Tensor, _MayFire, int]) -> Firings:
+        """What fires in the tokens of a block [n, d_in] in the tile that begins at a feature."""
+        tokens, may_fire, start = unit
+        with torch.inference_mode():
+            return self.decide(tokens, start, marked(may_fire(start)))
+
+    def _blocks(self, z: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor, _MayFire]]:
+        """(which tokens, they, their screen): first those that the screen in integers can bound."""
+        screen, far = self._screen_for(z), torch.arange(len(z))
+        if screen is not None:
+            q, inside = screen.rounded(z)
+            near, far = inside.nonzero().view(-1), (~inside).nonzero().view(-1)
+            self.seen, self.outside = self.seen + len(z), self.outside + len(far)
+            for token in _in_blocks(near):
+                yield token, z[token], partial(screen.above, q[token])
+        for token in _in_blocks(far):
+            yield token, z[token], partial(self._not_ruled_out, z[token])
+
+    def _screen_for(self, z: torch.Tensor) -> int8.Int8Screen | None:
+        """One with scales of this lane's tokens."""
+        is_worn = self.seen >= self._patience_tokens and self.outside > _OUTSIDE * self.seen
+        sample = z[:_SAMPLE_TOKENS]
+        sample = sample[sample.isfinite().all(dim=1)]
+        if (self._screen is None or is_worn) and len(sample) >= _LEAST_TOKENS and int8.available():
+            less_threshold = self._bias.double() - self._threshold
+            self._screen = int8.screen(self._W_rows, less_threshold, sample, TILE_FEATURES)
+            self._patience_tokens *= 2 if is_worn else 1
+            self.seen = self.outside = 0
+        return self._screen
+
+    def _not_ruled_out(self, tokens: torch.Tensor, start: int) -> NDArray[np.uint8]:
+        """The screen for all tokens: a product in float32, which is off by its rounding at most."""
+        W_rows = self._W_rows[start : start + TILE_FEATURES]
+        bound = torch.addmm(self._least(tokens, start), tokens, W_rows.T).numpy()
+        may_fire: NDArray[np.uint8] = np.logical_not(np.less_equal(bound, 0)).view(np.uint8)
+        return may_fire
+
+    def _least(self, tokens: torch.Tensor, start: int) -> torch.Tensor:
+        """[width of the tile] bias less threshold, and what float32 rounds away of these tokens, twice."""
+        of_tile = slice(start, start + TILE_FEATURES)
+        norm = tokens.norm(dim=1)
+        largest = norm.where(norm.isfinite(), 0).amax()
+        return self._bias[of_tile] - self._threshold[of_tile] + 2 * self._rounding(largest, of_tile)
+
+    def _rounding(self, norm: torch.Tensor, feature: torch.Tensor | slice) -> torch.Tensor:
+        """How far off z·W_j + b_j - threshold_j is in float32, whatever the order of the sum, by ‖z‖."""
+        finite = self._threshold[feature].nan_to_num(posinf=0.0, neginf=0.0).abs()
+        size = norm * _NORM_ROUNDING * self._norm[feature] + self._bias[feature].abs() + finite
+        return size * (_UNIT_ROUNDOFF * (self._W_rows.shape[1] + 4)) + _UNDERFLOW
+
+    def decide(self, tokens: torch.Tensor, start: int, place: NDArray[np.int64]) -> Firings:
+        """The routine: which of some entries fire.
+
+        Args:
+            tokens: [n, d_in].
+            start: first feature of a tile.
+            place: ascending, in [n, width of the tile] row by row.
+        """
+        W_rows = self._W_rows[start : start + TILE_FEATURES]
+        token, row = (torch.from_numpy(index) for index in np.divmod(place, len(W_rows)))
+        dots = _dots(tokens, W_rows, token, row)
+        open_ = (~(dots + self._least(tokens, start)[row] <= 0)).nonzero().view(-1)  # few are left
+        token, feature = token[open_], row[open_] + start
+        threshold, bias = self._threshold[feature], self._bias[feature]
+        pre = dots[open_] + bias
+        fires = ~(pre <= threshold)
+        near = ((pre - threshold).abs() <= self._rounding(tokens.norm(dim=1)[token], feature)).nonzero().view(-1)
+        exact = (tokens[token[near]].double() * self._W_rows[feature[near]].double()).sum(1) + bias[near]
+        fires[near] = ~(exact <= threshold[near])
+        pre[near] = exact.float()
+        fired = Firings(token[fires], feature[fires], pre[fires])
+        return fired if self._magnitude is None else magnitudes(fired, self._magnitude)
+
+
+def _in_blocks(token: torch.Tensor) -> list[torch.Tensor]:
+    """None where there are no tokens; the last may be short, since nothing depends on a block's height here."""
+    return [token[start : start + BLOCK_TOKENS] for start in range(0, len(token), BLOCK_TOKENS)]
+
+
+def _dots(z: torch.Tensor, W_rows: torch.Tensor, token: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
+    """[m] `z[token] · W_rows[row]`, entries ascending; each sum in one order, by a kernel that copies no rows."""
+    starts = torch.searchsorted(token, torch.arange(len(z) + 1))
+    size = (len(z), len(W_rows))
+    entries = torch.sparse_csr_tensor(starts, row, z.new_zeros(len(row)), size=size, check_invariants=False)
+    dots: torch.Tensor = torch.sparse.sampled_addmm(entries, z, W_rows.T, beta=0.0).values()
+    return dots
