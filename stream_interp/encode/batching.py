@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from itertools import groupby
+
+import torch
 
 from stream_interp.encode.encoder import Encoder
 from stream_interp.encode.open_cut import OpenCut, Work
 from stream_interp.encode.statistics import Statistics
 from stream_interp.sae.blocks import BLOCK_TOKENS
 from stream_interp.sae.firings import TooManyFirings
+from stream_interp.sae.threads import one_thread_each
 
-BATCH_BYTES = 12 * 1024 * 1024  # activations at once, as they came; larger arrays would be mapped anew each time
-FIRINGS_BYTES = 256 * 1024 * 1024  # of what fires in a batch; of one request, or of two blocks, it may be more
+BATCH_BYTES = (
+    6 * 1024 * 1024
+)  # activations at once, as they came; of two batches: one is under way while another begins
+FIRINGS_BYTES = 128 * 1024 * 1024  # of what fires in a batch; of one request, or of two blocks, it may be more
 MAX_FIRINGS = FIRINGS_BYTES // 96  # bytes of all that is made of one (token, feature)
 
-EncodeBatch = Callable[[Encoder | None, list[Work], int | None], Statistics]
+End = Callable[[], Statistics]
+BeginBatch = Callable[[Encoder | None, list[Work], int | None, Executor], End]
 
 
 class Batches:
-    """Encodes what waits in cuts, in batches of one SAE and width.
+    """Encodes what waits in cuts, in batches of one SAE and width. Of one is found what fires, while the one before is
+    put into its windows and the next one is laid out.
 
     Args:
-        encode: puts a batch's statistics into its windows, and returns them; raises TooManyFirings, and has changed
-            nothing then, where more fire than its last argument.
+        begin: begins a batch, with work that may go on beside; what it returns puts the batch's statistics into its
+            windows, and returns them. Raises TooManyFirings, and has changed nothing then, where more fire than its
+            third argument.
     """
 
-    def __init__(self, encode: EncodeBatch) -> None:
-        self._encode = encode
+    def __init__(self, begin: BeginBatch) -> None:
+        self._begin = begin
+        self._beside = ThreadPoolExecutor(1, "firings")
         self._l0: dict[str, float] = {}  # of each SAE's last batch, by fingerprint
 
     def work_off(self, closed: Sequence[OpenCut], still_open: Sequence[OpenCut]) -> None:
@@ -54,16 +64,24 @@ class Batches:
 
     def _work_off(self, group: list[Work]) -> None:
         """`group`: one run of requests for each window, each in log order."""
-        sae = group[0].entry.sae
-        for batch in _bounded(group, lambda: MAX_FIRINGS / self._expected_l0(sae)):
-            self._encode_all(sae, batch)
+        sae, device = group[0].entry.sae, torch.device(group[0].entry.device)
+        under_way: tuple[list[Work], End] | None = None
+        with one_thread_each(device):
+            for batch in _bounded(group, lambda: MAX_FIRINGS / self._expected_l0(sae)):
+                begun = batch, self._begin(sae, batch, MAX_FIRINGS if len(batch) > 1 else None, self._beside)
+                if under_way:
+                    self._end(sae, *under_way)
+                under_way = begun
+            if under_way:
+                self._end(sae, *under_way)
 
-    def _encode_all(self, sae: Encoder | None, batch: list[Work]) -> None:
+    def _end(self, sae: Encoder | None, batch: list[Work], end: End) -> None:
         try:
-            stats = self._encode(sae, batch, MAX_FIRINGS if len(batch) > 1 else None)
+            stats = end()
         except TooManyFirings:  # it fires much more often than in the batch before
-            self._encode_all(sae, batch[: len(batch) // 2])
-            self._encode_all(sae, batch[len(batch) // 2 :])
+            for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
+                at_most = MAX_FIRINGS if len(half) > 1 else None
+                self._end(sae, half, self._begin(sae, half, at_most, self._beside))
             return
         if sae is not None and (tokens := int(stats.tokens[~stats.too_short].sum())):
             self._l0[sae.fingerprint] = len(stats.firings.feature) / tokens

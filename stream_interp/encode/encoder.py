@@ -7,8 +7,9 @@ run over a request's tokens in order, in float64. The moments of *fit* alone are
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
+from typing import Literal, NamedTuple, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -20,10 +21,13 @@ from stream_interp.encode.tokens import Bools, Item, Tokens
 from stream_interp.records.window import FIT, SCORES
 from stream_interp.sae.blocks import product
 from stream_interp.sae.firings import Firings
+from stream_interp.sae.threads import one_thread_each
 
 ROUNDING = 1e-6  # an error share below it is float32 rounding, which differs between devices
 _REQUESTS_BLOCK = 32  # rows of a product at once
 Doubles = NDArray[np.float64]
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 class Encoder(Protocol):
@@ -52,7 +56,6 @@ class Encoder(Protocol):
         """The reconstruction [n, d_out] in the space of the raw activations."""
 
 
-@torch.inference_mode()
 def encode_batch(
     sae: Encoder | None, items: Sequence[Item], device: str = "cpu", at_most: int | None = None
 ) -> Statistics:
@@ -67,8 +70,37 @@ def encode_batch(
     Raises:
         TooManyFirings: there are more.
     """
-    tokens = Tokens.of(items, device, sae.explains if sae else "input")
-    fired = Firings.none(tokens.x) if sae is None else sae.firings(tokens.x, at_most)
+    with one_thread_each(torch.device(device)):
+        return begin_batch(sae, items, device, at_most, _AtOnce())()
+
+
+def begin_batch(
+    sae: Encoder | None, items: Sequence[Item], device: str, at_most: int | None, beside: Executor
+) -> Callable[[], Statistics]:
+    """The same in two parts: what fires is being found `beside`, while the caller does other things.
+
+    To be called, as what it returns, within `one_thread_each`: float sums of torch depend on how many threads it has.
+    """
+    with torch.inference_mode():
+        tokens = Tokens.of(items, device, sae.explains if sae else "input")
+    firing = None if sae is None else beside.submit(sae.firings, tokens.x, at_most)
+
+    def end() -> Statistics:
+        with torch.inference_mode():
+            fired = Firings.none(tokens.x) if firing is None else firing.result()
+            return _statistics(sae, items, tokens, fired)
+
+    return end
+
+
+class _AtOnce(Executor):
+    def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
+        done: Future[_T] = Future()
+        done.set_result(fn(*args, **kwargs))
+        return done
+
+
+def _statistics(sae: Encoder | None, items: Sequence[Item], tokens: Tokens, fired: Firings) -> Statistics:
     errors = _errors(sae, tokens, fired)
     firings = _Fired(*(column.cpu().numpy() for column in (fired.token, fired.feature, fired.value.double())))
     firings.value[tokens.massive[firings.token]] = 0.0

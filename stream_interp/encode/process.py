@@ -13,12 +13,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from importlib.metadata import version
 
-from stream_interp.encode.batching import Batches, add_statistics
+from stream_interp.encode.batching import Batches, End, add_statistics
 from stream_interp.encode.bounds import memory_bound_bytes, next_poll_records
 from stream_interp.encode.dead_letter_rate import DeadLetterRate
-from stream_interp.encode.encoder import Encoder, encode_batch
+from stream_interp.encode.encoder import Encoder, begin_batch
 from stream_interp.encode.lanes import Lanes, Projector, Site
 from stream_interp.encode.observed import by_reason, encode_board, encode_readings, nothing_left_out
 from stream_interp.encode.open_cut import ClosedCut, Work
@@ -78,7 +79,7 @@ class Encode:
         self._lanes, self._partitions = Lanes(sites, settings.unknown_sites), dict[int, InputPartition]()
         self._rate, self._poll_records = DeadLetterRate(settings.dlq.max_rate), 64
         self._counters, self._watch = Counter[str](), Stopwatch()
-        self._batches = Batches(self._encode)
+        self._batches = Batches(self._begin)
         self._control, self._control_reader = TopicFollower(settings.kafka, CONTROL), ControlReader()
         self._follow_control(self._control.to_end())
         self._transactions = Transactions(settings.kafka, "encode")
@@ -145,13 +146,18 @@ class Encode:
                 closed.append(partition.close())
         return rejected
 
-    def _encode(self, sae: Encoder | None, batch: list[Work], at_most: int | None) -> Statistics:
+    def _begin(self, sae: Encoder | None, batch: list[Work], at_most: int | None, beside: Executor) -> End:
         items = [(work.entry.shape, work.request) for work in batch]
-        stats = encode_batch(sae, items, batch[0].entry.device, at_most)
-        with self._watch.timed("window"):
-            add_statistics(batch, stats)
-        self._counters.update(requests=len(batch), tokens=int(stats.tokens.sum()))
-        return stats
+        end_encoding = begin_batch(sae, items, batch[0].entry.device, at_most, beside)
+
+        def end() -> Statistics:
+            stats = end_encoding()
+            with self._watch.timed("window"):
+                add_statistics(batch, stats)
+            self._counters.update(requests=len(batch), tokens=int(stats.tokens.sum()))
+            return stats
+
+        return end
 
     def _commit(self, closed: Sequence[ClosedCut]) -> None:
         """One transaction for all of them. If it fails, their partitions start again from what is committed."""

@@ -14,29 +14,54 @@ import torch
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
-_turn = threading.Lock()  # torch's number of threads is the process's
+
+
+class _Pool:
+    """The threads of all that is under way at once in this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._executor: ThreadPoolExecutor | None = None
+
+    def enter(self, threads: int) -> ThreadPoolExecutor | None:
+        """None: one thread is all there is."""
+        with self._lock:
+            if not self._users and threads > 1:
+                self._executor = ThreadPoolExecutor(threads, initializer=lambda: torch.set_num_threads(1))
+            self._users += 1
+            return self._executor
+
+    def leave(self) -> None:
+        """The last one ends the threads."""
+        with self._lock:
+            self._users -= 1
+            if not self._users and self._executor:
+                self._executor.shutdown()
+                self._executor = None
+
+
+_pool = _Pool()
 
 
 @contextmanager
 def one_thread_each(device: torch.device) -> Iterator[Callable[[Callable[[_T], _R], Iterable[_T]], Iterator[_R]]]:
     """A `map` that works on as many items at once as torch may use threads; inside, torch uses one for each.
 
-    Elsewhere than on a CPU it is the plain `map`. While it runs, torch uses one thread in all of the process.
+    Who is within another's, in whatever thread, shares its threads. Elsewhere than on a CPU it is the plain `map`.
+    Until it ends, torch uses one thread in the caller, and in threads that use it for the first time.
     """
     if device.type != "cpu":
         yield map
         return
-    with _turn:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            if threads == 1:
-                yield map
-                return
-            with ThreadPoolExecutor(threads) as pool:
-                yield pool.map
-        finally:
-            torch.set_num_threads(threads)
+    pool, threads = _pool, torch.get_num_threads()  # the caller's own: torch counts for each thread
+    torch.set_num_threads(1)
+    executor = pool.enter(threads)
+    try:
+        yield executor.map if executor else map
+    finally:
+        pool.leave()
+        torch.set_num_threads(threads)
 
 
 def one_ahead(items: Iterator[_T]) -> Iterator[_T]:
@@ -49,9 +74,9 @@ def one_ahead(items: Iterator[_T]) -> Iterator[_T]:
     yield from drawn
 
 
-def _forget_turn() -> None:
-    global _turn
-    _turn = threading.Lock()  # a fork while another thread had its turn would wait for ever
+def _forget() -> None:
+    global _pool
+    _pool = _Pool()  # its threads stay behind in a fork, and so may whoever holds its lock
 
 
-os.register_at_fork(after_in_child=_forget_turn)
+os.register_at_fork(after_in_child=_forget)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 
 import numpy as np
 import torch
 
-from stream_interp.encode.batching import Batches, add_statistics
-from stream_interp.encode.encoder import Encoder, encode_batch
+from stream_interp.encode.batching import Batches, End, add_statistics
+from stream_interp.encode.encoder import Encoder, begin_batch
 from stream_interp.encode.lanes import LaneEntry
 from stream_interp.encode.open_cut import OpenCut, Work
 from stream_interp.encode.requests import Request
@@ -47,11 +48,16 @@ def window_of(entry: LaneEntry, items: list[Snapshot]) -> None:
     window.close(CutRef(topic="t", partition=0, a=0, b=len(items)), 0)
 
 
-def into_windows(sae: Encoder | None, batch: list[Work], at_most: int | None) -> Statistics:
+def into_windows(sae: Encoder | None, batch: list[Work], at_most: int | None, beside: Executor) -> End:
     """What ENCODE does with a batch."""
-    stats = encode_batch(sae, [(work.entry.shape, work.request) for work in batch], at_most=at_most)
-    add_statistics(batch, stats)
-    return stats
+    end_encoding = begin_batch(sae, [(work.entry.shape, work.request) for work in batch], "cpu", at_most, beside)
+
+    def end() -> Statistics:
+        stats = end_encoding()
+        add_statistics(batch, stats)
+        return stats
+
+    return end
 
 
 _BATCHES = Batches(into_windows)  # as long as ENCODE: it knows how often each SAE fires

@@ -8,7 +8,7 @@ import torch
 
 from stream_interp.encode import batching
 from stream_interp.encode.batching import Batches, add_statistics
-from stream_interp.encode.encoder import encode_batch
+from stream_interp.encode.encoder import begin_batch, encode_batch
 from stream_interp.encode.lanes import LaneEntry
 from stream_interp.encode.open_cut import OpenCut, Work
 from stream_interp.encode.requests import LaneShape, Request
@@ -30,13 +30,18 @@ class Encoded:
     def __init__(self) -> None:
         self.batches: list[list[Work]] = []
 
-    def __call__(self, sae, batch, at_most):
-        stats = encode_batch(sae, [(w.entry.shape, w.request) for w in batch])
-        if at_most is not None and len(stats.firings.feature) > at_most:
-            raise TooManyFirings
-        self.batches.append(batch)
-        add_statistics(batch, stats)
-        return stats
+    def __call__(self, sae, batch, at_most, beside):
+        end_encoding = begin_batch(sae, [(w.entry.shape, w.request) for w in batch], "cpu", None, beside)
+
+        def end():
+            stats = end_encoding()
+            if at_most is not None and len(stats.firings.feature) > at_most:
+                raise TooManyFirings
+            self.batches.append(batch)
+            add_statistics(batch, stats)
+            return stats
+
+        return end
 
 
 def entry(hook: str, sae=SAE) -> LaneEntry:
