@@ -18,9 +18,9 @@ QUEUE_BYTES = 256 * 1024 * 1024  # queued.max.messages.kbytes
 def memory_bound_bytes(request: RequestSettings, partitions: int, sae_bytes: int, has_examples: bool = False) -> int:
     """What the process may hold with so many input partitions, beside Python and torch themselves."""
     per_partition = bound_bytes(request) + MAX_WINDOW_BYTES + MAX_LETTER_BYTES
-    batch = 9 * BATCH_BYTES + FIRINGS_BYTES  # what waits; float32 and float64 copies of tokens and of sums
+    batches = 2 * (9 * BATCH_BYTES + FIRINGS_BYTES)  # what waits; float32 and float64 copies of tokens and of sums
     turns = TURNS_BYTES if has_examples else 0  # the examples of open windows are part of MAX_WINDOW_BYTES
-    return QUEUE_BYTES + POLL_BYTES + PROJECTIONS_BYTES + batch + sae_bytes + turns + partitions * per_partition
+    return QUEUE_BYTES + POLL_BYTES + PROJECTIONS_BYTES + batches + sae_bytes + turns + partitions * per_partition
 
 
 def next_poll_records(asked: int, records: int, n_bytes: int, turn_s: float) -> int:

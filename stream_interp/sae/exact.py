@@ -17,12 +17,11 @@ import torch
 from numpy.typing import NDArray
 
 from stream_interp.sae import int8
-from stream_interp.sae.blocks import BLOCK_TOKENS
 from stream_interp.sae.canonical import Canonical
 from stream_interp.sae.firings import Firings, TooManyFirings, by_token, magnitudes, marked
 from stream_interp.sae.threads import one_ahead, one_thread_each
 
-TILE_FEATURES = 2_304  # a tile of a block is 1.2 MB in 8 bits
+BLOCK_TOKENS, TILE_FEATURES = 1_024, 2_304  # a tile of a block is 2.4 MB in 8 bits
 _UNIT_ROUNDOFF, _UNDERFLOW = 2.0**-24, 1e-36  # of float32
 _NORM_ROUNDING = 1.001
 _LEAST_TOKENS, _SAMPLE_TOKENS = 256, 2_048  # that the scales of a screen are taken from

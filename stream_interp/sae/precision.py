@@ -8,7 +8,7 @@ from those.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -61,23 +61,33 @@ def choose(sae: SAE, x: torch.Tensor, clock: Callable[[], float] = time.perf_cou
         x: tokens of the lane, some MEASURED_TOKENS.
         clock: in seconds.
     """
-    few = x[:_FIRST_LOOK_TOKENS]
-    exact_s, best_s, best = _seconds(sae, few, clock), _seconds(sae, x, clock), FLOAT32
-    line = [f"{FLOAT32} {len(x) / best_s:,.0f} tokens/s"]
-    for name in COMPUTE_DTYPES[1:]:
-        try:
-            way = in_dtype(sae, name)
-        except ComputeDtypeUnavailable:
-            continue
-        if (few_s := _seconds(way, few, clock)) > _HOPELESS * exact_s:
-            line.append(f"{name} {len(few) / few_s:,.0f} tokens/s, emulated")
+    line, best_s, best = list[str](), float("inf"), FLOAT32
+    for name, way in _ways(sae):
+        if way is not sae and is_emulated(sae, way, x, clock):
+            line.append(f"{name} is emulated")
             continue
         way.firings(x[:_PART_TOKENS])  # whatever it does once
-        taken_s, agrees = _seconds(way, x, clock), agreement(sae, way, x)
+        taken_s, agrees = _seconds(way, x, clock), 1.0 if way is sae else agreement(sae, way, x)
         line.append(f"{name} {len(x) / taken_s:,.0f} tokens/s, agreement {agrees:.4f}")
         if agrees >= AGREEMENT and taken_s < best_s:
             best_s, best = taken_s, name
     return Choice(best, f"{best} ({'; '.join(line)})")
+
+
+def _ways(sae: SAE) -> Iterator[tuple[str, SAE]]:
+    for name in COMPUTE_DTYPES:
+        try:
+            yield name, in_dtype(sae, name)
+        except ComputeDtypeUnavailable:
+            continue
+
+
+def is_emulated(sae: SAE, way: SAE, x: torch.Tensor, clock: Callable[[], float] = time.perf_counter) -> bool:
+    """Whether `way` is so much slower than `sae` on the first few tokens that it would take minutes for all."""
+    few = x[:_FIRST_LOOK_TOKENS]
+    sae.firings(few)
+    float32_s = _seconds(sae, few, clock)
+    return _seconds(way, few, clock) > _HOPELESS * float32_s
 
 
 def agreement(one: SAE, other: SAE, x: torch.Tensor) -> float:

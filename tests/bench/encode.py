@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 
@@ -17,10 +18,14 @@ from stream_interp.encode.statistics import Statistics
 from stream_interp.encode.window import OpenWindow
 from stream_interp.records.snapshot import Snapshot
 from stream_interp.records.window import CutRef
+from stream_interp.sae import int8
 from stream_interp.sae.encoder import SAE
+from stream_interp.sae.exact import BLOCK_TOKENS, TILE_FEATURES
+from stream_interp.sae.precision import COMPUTE_DTYPES, MEASURED_TOKENS, agreement, choose, in_dtype, is_emulated
+from stream_interp.sae.threads import one_thread_each
 from stream_interp.settings import WindowSettings
 from tests.bench.lanes import UNIT_TOKENS, entry_of, firing_sae, snapshots
-from tests.bench.measure import Row, compare, seconds
+from tests.bench.measure import Row, compare
 
 SHAPES = ((768, 24_576, 60, 60), (576, 4_608, 33, 160))  # d_in, d_sae, L0, requests
 D_IN, WIDTHS = 576, (4_096, 16_384, 65_536, 262_144)
@@ -34,7 +39,7 @@ def rows() -> Iterator[Row]:
         yield _row(sae, items, "jumprelu float32", calibrated=True)
         yield _row(sae, items, "jumprelu float32, fit with its moments", calibrated=False)
         yield from _bare(sae, items)
-        yield from _other_dtypes(d_in, d_sae, l0, items)
+        yield from _other_ways(sae, items)
     d_in, d_sae, l0, requests = SHAPES[0]
     yield _row(firing_sae(d_in, d_sae, l0, TOP_K), snapshots(d_in, requests), f"TopK {TOP_K} float32", calibrated=True)
     yield from _by_width()
@@ -70,26 +75,38 @@ def _tokens(items: list[Snapshot], *, calibrated: bool) -> torch.Tensor:
 
 
 def _row(sae: SAE, items: list[Snapshot], kind: str, *, calibrated: bool) -> Row:
-    entry, x = entry_of(sae, calibrated=calibrated), _tokens(items, calibrated=calibrated).to(sae.dtype)
-    out = torch.empty(len(x), sae.d_sae, dtype=sae.dtype)
-    b_enc, W_enc = sae.canonical.b_enc, sae.canonical.W_enc
-
-    def bare() -> None:
-        torch.addmm(b_enc, x, W_enc, out=out)
-
+    """Against the bare product in the dtype of the weights; of `exact` in float32."""
+    entry, x = entry_of(sae, calibrated=calibrated), _tokens(items, calibrated=calibrated)
     name, ratio_to = f"encode {sae.d_in} x {sae.d_sae}, {kind}", f"bare {_name(sae.dtype)} addmm"
-    return compare(name, lambda: window_of(entry, items), bare, ratio_to, len(x), "tokens/s")
+    return compare(name, lambda: window_of(entry, items), _product(sae, x, sae.dtype), ratio_to, len(x), "tokens/s")
 
 
 def _bare(sae: SAE, items: list[Snapshot]) -> Iterator[Row]:
-    """The bare products of the other dtypes, against that of float32."""
+    """The bare products of other numbers, against that of float32."""
     x = _tokens(items, calibrated=True)[:2_048]
     for dtype in (torch.bfloat16, torch.float16):
-        if seconds(_product(sae, x[:64], dtype)) < 0.1:  # else it is emulated, and would take minutes
-            name = f"bare addmm {sae.d_in} x {sae.d_sae}, {_name(dtype)}"
-            yield compare(
-                name, _product(sae, x, dtype), _product(sae, x, torch.float32), "bare float32 addmm", len(x), "tokens/s"
-            )
+        if not is_emulated(sae, in_dtype(sae, _name(dtype)), x):
+            yield _against_float32(_product(sae, x, dtype), sae, x, _name(dtype))
+    if int8.available():
+        yield _against_float32(_int8_product(sae, x), sae, x, "int8")
+
+
+def _against_float32(product: Callable[[], object], sae: SAE, x: torch.Tensor, name: str) -> Row:
+    name = f"bare product {sae.d_in} x {sae.d_sae}, {name}"
+    return compare(name, product, _product(sae, x, torch.float32), "bare float32 addmm", len(x), "tokens/s")
+
+
+def _int8_product(sae: SAE, x: torch.Tensor) -> Callable[[], object]:
+    """As `exact` has it: in tiles, each by one thread."""
+    c, starts = sae.canonical, range(0, sae.d_sae, TILE_FEATURES)
+    screen = int8.screen(c.W_enc.T.contiguous(), c.b_enc.double() - c.threshold, x, TILE_FEATURES)
+    units = [(q, start) for q in torch.split(screen.rounded(x).q, BLOCK_TOKENS) for start in starts]
+
+    def product() -> None:
+        with one_thread_each(sae.device) as run:
+            deque(run(lambda unit: screen.above(*unit), units), maxlen=0)
+
+    return product
 
 
 def _product(sae: SAE, x: torch.Tensor, dtype: torch.dtype) -> Callable[[], torch.Tensor]:
@@ -102,16 +119,17 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _other_dtypes(d_in: int, d_sae: int, l0: float, items: list[Snapshot]) -> Iterator[Row]:
-    """How far firings agree with float32: |A ∩ B| / |A ∪ B| of (token, feature)."""
-    x = _tokens(items, calibrated=True)[:1_024]
-    fired = firing_sae(d_in, d_sae, l0).firings(x)
-    exact = fired.token * d_sae + fired.feature
-    for dtype in (torch.bfloat16, torch.float16):
-        low = firing_sae(d_in, d_sae, l0, dtype=dtype).firings(x)
-        both = torch.isin(low.token * d_sae + low.feature, exact).sum()
-        agreement = float(both / (len(low.token) + len(exact) - both))
-        yield Row(f"firings {d_in} x {d_sae}, {_name(dtype)}", agreement, "agreement")
+def _other_ways(sae: SAE, items: list[Snapshot]) -> Iterator[Row]:
+    """The engine with each of them forced, how far its firings agree with float32, and the one that `auto` takes."""
+    x = _tokens(items, calibrated=True)
+    shape = f"{sae.d_in} x {sae.d_sae}"
+    for name in COMPUTE_DTYPES[1:]:
+        way = in_dtype(sae, name)
+        yield Row(f"firings {shape}, {name}", agreement(sae, way, x[:1_024]), "agreement")
+        if not is_emulated(sae, way, x):
+            yield _row(way, items, f"jumprelu {name}", calibrated=True)
+    taken = choose(sae, x[:MEASURED_TOKENS]).compute_dtype
+    yield _row(in_dtype(sae, taken), items, f"auto: {taken}", calibrated=True)
 
 
 def _by_width() -> Iterator[Row]:

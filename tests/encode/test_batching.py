@@ -178,3 +178,45 @@ def test_a_target_that_nobody_asked_for_changes_nothing():
         assert found[0].header == found[1].header
         for name, array in found[0].arrays.items():
             np.testing.assert_array_equal(array, found[1].arrays[name])
+
+
+class Slow:
+    """An SAE whose firings fail at one batch, and what was ended when they were asked for."""
+
+    def __init__(self, fails_at: int = -1) -> None:
+        self.d_in, self.d_sae, self.fingerprint, self.explains = 5, 17, "f" * 64, "input"
+        self.asked, self._fails_at = 0, fails_at
+        self.reconstruct_from = SAE.reconstruct_from
+
+    def firings(self, x, at_most=None):
+        self.asked += 1
+        if self.asked - 1 == self._fails_at:
+            raise RuntimeError("the device is gone")
+        return SAE.firings(x)
+
+
+def test_the_next_batch_is_begun_before_one_ends(monkeypatch):
+    monkeypatch.setattr(batching, "BATCH_BYTES", 1)
+    order = []
+
+    def begin(_sae, batch, _at_most, beside):
+        name = batch[0].request.request_id
+        order.append(f"begin {name}")
+        end = begin_batch(SAE, [(w.entry.shape, w.request) for w in batch], "cpu", None, beside)
+        return lambda: (order.append(f"end {name}"), end())[1]
+
+    Batches(begin).work_off([cut_of([window_of(entry("a"))], 3)], [])
+    assert order == ["begin 0-0", "begin 0-1", "end 0-0", "begin 0-2", "end 0-1", "end 0-2"]
+
+
+@pytest.mark.parametrize("fails_at", [0, 1, 2])
+def test_what_fails_beside_is_raised_and_torch_has_its_threads_again(monkeypatch, fails_at):
+    monkeypatch.setattr(batching, "BATCH_BYTES", 1)
+    encoded, sae, threads = Encoded(), Slow(fails_at), torch.get_num_threads()
+    batches = Batches(encoded)
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        batches.work_off([cut_of([window_of(entry("a", sae))], 3)], [])
+    assert len(encoded.batches) == fails_at
+    assert torch.get_num_threads() == threads
+    batches.work_off([cut_of([window_of(entry("a", sae))], 3)], [])  # and goes on
+    assert len(encoded.batches) == fails_at + 3
