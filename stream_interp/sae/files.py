@@ -1,7 +1,8 @@
-"""Reading JSON and safetensors files that may be hostile: nothing is executed, no claimed size is believed."""
+"""JSON and safetensors files. Those that are read may be hostile: nothing is executed, no claimed size is believed."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -142,6 +143,23 @@ def _check_tiling(path: Path, entries: dict[str, _Entry], data_bytes: int) -> No
         position = end
     if position != data_bytes:
         raise SAELoadError("truncated", str(path), f"{position} bytes of tensors", f"{data_bytes} bytes")
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, LazyTensor]) -> None:
+    """Writes them block by block: what is written never lies in memory as a whole."""
+    wide_first = dict(sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize))  # keeps all of them aligned
+    names, entries, position = {dtype: name for name, dtype in _DTYPES.items()}, {}, 0
+    for name, tensor in wide_first.items():
+        end = position + tensor.size_bytes
+        entries[name] = _Entry(names[tensor.dtype], list(tensor.shape), (position, end))
+        position = end
+    header = msgspec.json.encode(entries)
+    header += b" " * (-len(header) % 8)
+    with path.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        for tensor in wide_first.values():
+            for block in tensor.row_blocks() if tensor.shape else [tensor.read()]:
+                file.write(block.contiguous().view(-1).view(torch.uint8).numpy().data)
 
 
 def _lazy(path: Path, name: str, entry: _Entry, data_start: int) -> LazyTensor:

@@ -19,7 +19,7 @@ from msgspec import Meta, Struct
 from stream_interp.errors import SAELoadError
 from stream_interp.sae.checkpoint import Across, Affine, Checkpoint, Family, Hints, LayeredCheckpoint, Write
 from stream_interp.sae.config import Normalisation, SAEConfig
-from stream_interp.sae.files import read_json
+from stream_interp.sae.files import open_safetensors, read_json
 from stream_interp.sae.formats.decode_clt_parts import Statistics, Stored, read_statistics
 from stream_interp.sae.formats.hints import refuse_k, refuse_scale
 from stream_interp.sae.formats.layers import layered
@@ -33,7 +33,9 @@ _SQRT_D = {"sqrt_d_model", "auto_sqrt_d_model", "estimated_mean_std_sqrt_d_model
 _Width = Annotated[int, Meta(ge=1)]
 
 
-class _Config(Struct, frozen=True):
+class Config(Struct, frozen=True):
+    """The fields of `cfg.json` that change what is computed."""
+
     num_features: _Width
     num_layers: Annotated[int, Meta(ge=1, le=MAX_LAYERS)]
     d_model: _Width
@@ -71,11 +73,23 @@ def _home(root: Path) -> Path:
 
 def _read(root: Path, hints: Hints) -> LayeredCheckpoint:
     home = _home(root)
-    cfg = read_json(home / CONFIG_FILE, _Config)
+    cfg, weights = read_config(home, hints), _weights(root)
+    return assembled(root, home, cfg, Stored(weights, open_safetensors(weights)))
+
+
+def read_config(home: Path, hints: Hints) -> Config:
+    """What `cfg.json` says. Raises SAELoadError: what is not read, or a hint that would be ignored."""
+    cfg = read_json(home / CONFIG_FILE, Config)
     _require_what_is_read(home / CONFIG_FILE, cfg)
-    refuse_k(root, hints, cfg.activation_fn)
-    refuse_scale(root, hints, "decode-clt, whose normalisation is in its files")
-    stored = Stored(_weights(root))
+    refuse_k(home, hints, cfg.activation_fn)
+    refuse_scale(home, hints, "decode-clt, whose normalisation is in its files")
+    return cfg
+
+
+def assembled(root: Path, home: Path, cfg: Config, stored: Stored) -> LayeredCheckpoint:
+    """The set of what is stored. Raises SAELoadError: a tensor is missing, unknown or of another shape; `home` lacks
+    the statistics that the config asks for.
+    """
     statistics = None
     if cfg.normalisation == "mean_std":
         statistics = read_statistics(home / STATISTICS_FILE, cfg.num_layers, cfg.d_model)
@@ -88,7 +102,7 @@ def _read(root: Path, hints: Hints) -> LayeredCheckpoint:
 FAMILY = Family("decode_clt", _detect, _read)
 
 
-def _require_what_is_read(path: Path, cfg: _Config) -> None:
+def _require_what_is_read(path: Path, cfg: Config) -> None:
     if cfg.activation_fn not in {"relu", "jumprelu"}:
         expected = "activation_fn relu or jumprelu; the tool's convert_to_jumprelu_inplace makes one of a batchtopk"
         raise SAELoadError("unknown_architecture", str(path), expected, repr(cfg.activation_fn[:80]))
@@ -110,7 +124,7 @@ def _weights(root: Path) -> Path:
     return root / found[0]
 
 
-def _encoder(stored: Stored, cfg: _Config, layer: int, statistics: Statistics | None) -> Checkpoint:
+def _encoder(stored: Stored, cfg: Config, layer: int, statistics: Statistics | None) -> Checkpoint:
     encoder = f"encoder_module.encoders.{layer}"
     tensors = {
         "W_enc": stored.take(f"{encoder}.weight", (cfg.num_features, cfg.d_model)).transposed,
@@ -127,7 +141,7 @@ def _encoder(stored: Stored, cfg: _Config, layer: int, statistics: Statistics | 
     return Checkpoint(stored.path, _config(cfg, layer), tensors)
 
 
-def _config(cfg: _Config, layer: int) -> SAEConfig:
+def _config(cfg: Config, layer: int) -> SAEConfig:
     jumps = cfg.activation_fn == "jumprelu"
     normalisations: dict[str | None, Normalisation] = {
         "mean_std": "mean_std",
@@ -155,7 +169,7 @@ def _of_layer(template: str | None, layer: int) -> str | None:
     return None if template is None else template.replace("{}", str(layer))
 
 
-def _across(stored: Stored, cfg: _Config, statistics: Statistics | None) -> Across:
+def _across(stored: Stored, cfg: Config, statistics: Statistics | None) -> Across:
     pairs = [(s, t) for t in range(cfg.num_layers) for s in range(t + 1)]
     name = {"none": "{s}->{t}", "per_source": "{s}", "per_target": "{t}"}[cfg.decoder_tying]
     writes, b_dec = [], torch.zeros(cfg.num_layers, cfg.d_model, dtype=torch.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from msgspec import Struct
 
 from stream_interp.errors import SAELoadError
 from stream_interp.sae.checkpoint import Affine
-from stream_interp.sae.files import open_safetensors, read_json
+from stream_interp.sae.files import read_json
 from stream_interp.sae.tensors import LazyTensor
 
 MAX_STATISTICS_BYTES = 64 << 20  # 100 layers of width 8,192 as text
@@ -20,8 +21,8 @@ _EPS = 1e-6  # added to every deviation in float32, as the tool does
 class Stored:
     """The tensors of a file, each of which must be asked for, once or more."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self._tensors = path, open_safetensors(path)
+    def __init__(self, path: Path, tensors: Mapping[str, LazyTensor]) -> None:
+        self.path, self._tensors = path, tensors
         self._taken: set[str] = set()
 
     def take(self, name: str, shape: tuple[int, ...]) -> LazyTensor:
