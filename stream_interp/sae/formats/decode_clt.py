@@ -22,12 +22,11 @@ from stream_interp.sae.config import Normalisation, SAEConfig
 from stream_interp.sae.files import open_safetensors, read_json
 from stream_interp.sae.formats.decode_clt_parts import Statistics, Stored, read_statistics
 from stream_interp.sae.formats.hints import refuse_k, refuse_scale
-from stream_interp.sae.formats.layers import layered
+from stream_interp.sae.formats.layers import MAX_LAYERS, layered
 from stream_interp.sae.tensors import LazyTensor
 
 CONFIG_FILE, STATISTICS_FILE = "cfg.json", "norm_stats.json"
 CHECKPOINTS, LATEST, MERGED = "clt_checkpoint_*.safetensors", "clt_checkpoint_latest.safetensors", "model.safetensors"
-MAX_LAYERS = 512
 _MEAN_STD = {"mean_std", "auto", "estimated_mean_std"}
 _SQRT_D = {"sqrt_d_model", "auto_sqrt_d_model", "estimated_mean_std_sqrt_d_model"}
 _Width = Annotated[int, Meta(ge=1)]
@@ -91,6 +90,8 @@ def assembled(root: Path, home: Path, cfg: Config, stored: Stored) -> LayeredChe
     the statistics that the config asks for.
     """
     statistics = None
+    for i in range(cfg.num_layers):  # first: how large the statistics may be is of sizes that the weights have, too
+        stored.take(f"encoder_module.encoders.{i}.weight", (cfg.num_features, cfg.d_model))
     if cfg.normalisation == "mean_std":
         statistics = read_statistics(home / STATISTICS_FILE, cfg.num_layers, cfg.d_model)
     layers = [_encoder(stored, cfg, i, statistics) for i in range(cfg.num_layers)]
@@ -120,7 +121,8 @@ def _weights(root: Path) -> Path:
     if LATEST in found and MERGED not in found:
         return root / LATEST
     if len(found) != 1:
-        raise SAELoadError("several_saes", str(root), f"{LATEST}, or one of these alone", ", ".join(found[:50]))
+        reason, told = ("several_saes", ", ".join(found[:50])) if found else ("missing_file", "no regular file")
+        raise SAELoadError(reason, str(root), f"{LATEST}, or one checkpoint alone", told)
     return root / found[0]
 
 
