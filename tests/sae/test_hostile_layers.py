@@ -56,9 +56,10 @@ _EMPTY = '{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
         + b",".join([b"9223372036854775807"] * 200_000)
         + b'],"data_offsets":[0,4]}}',
         b'{"W_enc":{"dtype":"F32","shape":[' + b",".join([b"1"] * 2_000_000) + b'],"data_offsets":[0,4]}}',
+        b'{"W_enc":{"dtype":"F32","shape":[' + b",".join([b"9" * 4_000] * 8) + b'],"data_offsets":[0,4]}}',
         ("{" + ",".join(f'"{i:x}":{_EMPTY}' for i in range(240_000)) + "}").encode(),
     ],
-    ids=["a product of minutes", "axes without end", "tensors without end"],
+    ids=["a product of minutes", "axes without end", "sizes that no text can show", "tensors without end"],
 )
 def test_headers_that_take_minutes(tmp_path: Path, header: bytes) -> None:
     _header(write_set(tmp_path, parameters()) / "layer_1.safetensors", header, 4)
