@@ -80,6 +80,7 @@ class SAELoadError(StreamInterpError):
     """
 
     def __init__(self, reason: str, path: str, expected: str, found: str) -> None:
+        found = _shown(found)
         super().__init__(f"{path}: {reason}: expected {expected}, found {found}")
         self.reason, self.path, self.expected, self.found = reason, path, expected, found
 
@@ -92,3 +93,8 @@ class ComputeDtypeUnavailable(StreamInterpError):
             f"compute_dtype {compute_dtype[:40]!r}: {found}; run this lane where it works, or let it learn again"
         )
         self.compute_dtype = compute_dtype
+
+
+def _shown(text: str) -> str:
+    """A stranger's file may name a tensor in megabytes, or in codes that a terminal obeys."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:4_000])

@@ -153,7 +153,15 @@ def _judge(sae: SAE, measured: Measured, n: int) -> tuple[Verdict, str]:
         )
     if not explained >= 0:
         return "misloaded", f"explained variance is {explained:.3f}: worse than the mean of the activations"
-    return "plausible", f"explained variance is {explained:.3f}, L0 {measured.l0:.1f}"
+    told = f"explained variance is {explained:.3f}, L0 {measured.l0:.1f}"
+    jumps = sae.config.architecture == "jumprelu" and not sae.config.signed
+    if jumps and not (sae.canonical.threshold > 0).any():
+        # an SAE of 32 features a token had 0.78 for 0.82 without its threshold, L0 5 % of d_sae: no number tells
+        return (
+            "cannot_tell",
+            f"{told}, but no threshold is above 0, so that it fires as a ReLU: was the threshold lost?",
+        )
+    return "plausible", told
 
 
 def _compare(verdict: Verdict, why: str, explained: float, readings: list[Reading]) -> tuple[Verdict, str]:

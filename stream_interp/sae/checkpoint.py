@@ -57,11 +57,15 @@ class Across:
 
 @dataclass(frozen=True)
 class LayeredCheckpoint:
-    """An SAE for each layer, of one width; `across`: they write into each other's outputs."""
+    """An SAE for each layer, of one width; `across`: they write into each other's outputs.
+
+    `write`: puts one that was read from pickles into a folder, as files that `load` reads.
+    """
 
     path: Path
     layers: tuple[Checkpoint, ...]
     across: Across | None = None
+    write: Callable[[Path], None] | None = None
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from stream_interp.sae.checkpoint import Checkpoint, Hints, LayeredCheckpoint, c
 from stream_interp.sae.fingerprint import Fingerprint
 from stream_interp.sae.formats import find_family
 from stream_interp.sae.formats.saelens_writer import write_checkpoint
+from stream_interp.sae.loading import load
 
 
 def convert(
@@ -24,11 +26,13 @@ def convert(
 ) -> str:
     """Writes the pickled SAE at `src` into the new folder `dst`, as SAELens has it, parameters bit for bit.
 
+    A cross-layer transcoder of decode-clt is written as decode-clt has it in safetensors.
+
     A pickle can run code when it is opened. torch's `weights_only=True` is used, which keeps it from that but for
     faults such as CVE-2025-32434 and CVE-2026-24747: convert files of people you trust, or in a sandbox.
 
     Args:
-        src: the `.pt` file, or the folder of one with its config.
+        src: the `.pt` file, or the folder of one with its config; of one that was trained on several devices, of all.
         dst: a folder that does not exist yet, or is empty.
         family: the layout of its files; found from their names if not given.
         k: of a TopK SAE whose files lack it.
@@ -46,7 +50,8 @@ def convert(
         raise UsageError(f"{target} is there already; give a folder that does not exist yet")
     try:
         checkpoint = find_family(source, family, pickled=True).read(source, Hints(k, activation_scale))
-        assert not isinstance(checkpoint, LayeredCheckpoint)  # no pickled family has layers
+        if isinstance(checkpoint, LayeredCheckpoint):
+            return _written(source, checkpoint, target)
         check_shapes(checkpoint)
         _require_sae_proper(checkpoint)
         parameters = {name: _read(checkpoint, name) for name in shapes(checkpoint.config)}
@@ -58,6 +63,19 @@ def convert(
         fingerprint.begin(name, checkpoint.tensors[name])
         fingerprint.rows([parameters[name]])
     return fingerprint.hexdigest()
+
+
+def _written(source: Path, checkpoint: LayeredCheckpoint, target: Path) -> str:
+    """The fingerprint of what `load` reads there; it reads all of it, and nothing is left where it refuses."""
+    assert checkpoint.write is not None  # of pickled families
+    try:
+        checkpoint.write(target)
+        return load(target).fingerprint
+    except BaseException as error:
+        shutil.rmtree(target, ignore_errors=True)
+        if isinstance(error, SAELoadError):
+            raise SAELoadError(error.reason, str(source), error.expected, error.found) from error
+        raise
 
 
 def _require_sae_proper(checkpoint: Checkpoint) -> None:

@@ -1,7 +1,8 @@
-"""Reading JSON and safetensors files that may be hostile: nothing is executed, no claimed size is believed."""
+"""JSON and safetensors files. Those that are read may be hostile: nothing is executed, no claimed size is believed."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -18,30 +19,36 @@ from stream_interp.sae.tensors import LazyTensor
 
 MAX_JSON_BYTES = 1 << 20
 MAX_YAML_BYTES, MAX_YAML_DEPTH = 64 << 10, 16  # its parser is slow
-MAX_HEADER_BYTES = 16 << 20  # of a safetensors file: room for some 100,000 tensors
+MAX_HEADER_BYTES, MAX_TENSORS = 16 << 20, 50_000  # of a safetensors file; decode-clt's of 128 layers has 25,000
 PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt"})
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _NOT_JSON = (msgspec.MsgspecError, ValueError, RecursionError)
 
 _T = TypeVar("_T")
-_Size = Annotated[int, Meta(ge=0)]
+_Size = Annotated[int, Meta(ge=0, le=1 << 62)]
+_Shape = Annotated[list[_Size], Meta(max_length=8)]  # the product of a million sizes takes minutes
 
 
 class _Entry(Struct, frozen=True, forbid_unknown_fields=True):
     dtype: str
-    shape: list[_Size]
+    shape: _Shape
     data_offsets: tuple[_Size, _Size]
 
 
-def read_json(path: Path, json_type: type[_T], max_bytes: int = MAX_JSON_BYTES) -> _T:
+def read_json(path: Path, json_type: type[_T]) -> _T:
     """A small JSON file as a typed value.
 
     Raises:
-        SAELoadError: missing, over `max_bytes`, not JSON, or not of this type.
+        SAELoadError: missing, over 1 MiB, not JSON, or not of this type.
     """
+    return parsed_json(path, read_small(path, MAX_JSON_BYTES), json_type)
+
+
+def parsed_json(path: Path, data: bytes, json_type: type[_T]) -> _T:
+    """The bytes of a file as a typed value. Raises SAELoadError: not JSON, or not of this type."""
     try:
-        return msgspec.json.decode(read_small(path, max_bytes), type=json_type)
+        return msgspec.json.decode(data, type=json_type)
     except _NOT_JSON as error:
         raise SAELoadError("bad_config", str(path), "JSON with the fields of its format", str(error)) from error
 
@@ -76,6 +83,8 @@ def _require_plain_yaml(data: bytes) -> None:
 def read_small(path: Path, max_bytes: int) -> bytes:
     """All bytes of a file that is to have few. Raises SAELoadError: missing, or larger."""
     require_file(path)
+    if path.stat().st_size == 0:  # files of /proc say so, and a read of one may never end
+        return b""
     with path.open("rb") as file:
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
@@ -91,6 +100,8 @@ def open_safetensors(path: Path) -> dict[str, LazyTensor]:
     """
     require_file(path)
     file_bytes = path.stat().st_size
+    if file_bytes < 8:  # not opened: files of /proc say 0, and a read of one may never end
+        raise SAELoadError("truncated", str(path), "at least 8 bytes", f"{file_bytes}")
     with path.open("rb") as file:
         start = file.read(8)
         n_header = _header_bytes(path, start, file_bytes)
@@ -108,8 +119,6 @@ def require_file(path: Path) -> None:
 
 
 def _header_bytes(path: Path, start: bytes, file_bytes: int) -> int:
-    if len(start) < 8:
-        raise SAELoadError("truncated", str(path), "at least 8 bytes", f"{file_bytes}")
     declared = int.from_bytes(start, "little")
     if declared <= min(file_bytes - 8, MAX_HEADER_BYTES):
         return declared
@@ -123,6 +132,8 @@ def _parse_header(path: Path, header: bytes) -> dict[str, _Entry]:
     try:
         raw = msgspec.json.decode(header, type=dict[str, msgspec.Raw])
         raw.pop("__metadata__", None)
+        if len(raw) > MAX_TENSORS:
+            raise SAELoadError("bad_header", str(path), f"at most {MAX_TENSORS} tensors", f"{len(raw)}")
         return {name: msgspec.json.decode(entry, type=_Entry) for name, entry in raw.items()}
     except _NOT_JSON as error:
         raise SAELoadError("bad_header", str(path), "a safetensors JSON header", str(error)) from error
@@ -142,6 +153,23 @@ def _check_tiling(path: Path, entries: dict[str, _Entry], data_bytes: int) -> No
         position = end
     if position != data_bytes:
         raise SAELoadError("truncated", str(path), f"{position} bytes of tensors", f"{data_bytes} bytes")
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, LazyTensor]) -> None:
+    """Writes them block by block: what is written never lies in memory as a whole."""
+    wide_first = dict(sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize))  # keeps all of them aligned
+    names, entries, position = {dtype: name for name, dtype in _DTYPES.items()}, {}, 0
+    for name, tensor in wide_first.items():
+        end = position + tensor.size_bytes
+        entries[name] = _Entry(names[tensor.dtype], list(tensor.shape), (position, end))
+        position = end
+    header = msgspec.json.encode(entries)
+    header += b" " * (-len(header) % 8)
+    with path.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        for tensor in wide_first.values():
+            for block in tensor.row_blocks() if tensor.shape else [tensor.read()]:
+                file.write(block.contiguous().view(-1).view(torch.uint8).numpy().data)
 
 
 def _lazy(path: Path, name: str, entry: _Entry, data_start: int) -> LazyTensor:

@@ -58,7 +58,7 @@ def layered_fingerprint(checkpoint: LayeredCheckpoint, layers: Sequence[str]) ->
     """Of a whole set: the fingerprints of its layers and, across layers, every decoder [d_sae, targets, d_out].
 
     Raises:
-        SAELoadError: a decoder that is not finite.
+        SAELoadError: a decoder or a skip that is not finite.
     """
     digest = hashlib.sha256(b"stream_interp.sae.layers.v1\n" + msgspec.json.encode(list(layers)))
     if checkpoint.across is not None:
@@ -72,7 +72,10 @@ def _across_parts(across: Across, n_layers: int) -> Iterator[torch.Tensor]:
     yield from (small.double() for small in (across.b_dec, *affine))
     for at, skip in sorted(across.skips.items()):
         yield torch.tensor(at)
-        yield skip.read().double()
+        values = skip.read().double()
+        if not bool(values.isfinite().all()):
+            raise SAELoadError("not_finite", skip.origin, f"finite numbers in the skip {at[0]} to {at[1]}", "others")
+        yield values
     for source in range(n_layers):
         yield from _rows_across([W for s, _, W in sorted(across.writes, key=lambda w: w[:2]) if s == source])
 

@@ -58,7 +58,7 @@ class LayeredSAE:
         """Of the whole: all layers' and, across layers, the decoders. Reads every file once, in bounded memory.
 
         Raises:
-            SAELoadError: as `layer`; a decoder that is not finite.
+            SAELoadError: as `layer`; a decoder or a skip that is not finite.
         """
         layers = [self.layer(i).fingerprint for i in range(self.n_layers)]
         return layered_fingerprint(self.checkpoint, layers)
@@ -93,11 +93,13 @@ class LayeredSAE:
         return acts
 
     def reconstruct(self, x: Matrix) -> torch.Tensor:
-        """What the set makes of `x` [layers, n, d_in]: every layer's output [layers, n, d_out]. Raises as `encode`."""
+        """What the set makes of `x` [layers, n, d_in]: every layer's output [layers, n, d_out]. Raises as `encode`,
+        and SAELoadError where a number that it needs is not finite.
+        """
         return self.reconstruct_from(x, self.encode(x))
 
     def reconstruct_from(self, x: Matrix, acts: Matrix) -> torch.Tensor:
-        """The same where `acts` = `encode(x)` [layers, n, d_sae] is at hand. Raises as `encode`."""
+        """The same where `acts` = `encode(x)` [layers, n, d_sae] is at hand. Raises as `reconstruct`."""
         self._require_shape(x, "x", self.d_in)
         self._require_shape(acts, "acts", self.d_sae)
         if x.shape[1] != acts.shape[1]:
@@ -116,7 +118,8 @@ class LayeredSAE:
     def _written(self, across: Across, x: Matrix, acts: Matrix) -> torch.Tensor:
         """[layers, n, d_out] in float32 or better: long sums."""
         wide = torch.promote_types(self.dtype, torch.float32)
-        output = across.b_dec[:, None].to(self.device, wide).repeat(1, x.shape[1], 1)
+        b_dec = self._finite(across.b_dec.to(self.device, wide), "b_dec")
+        output = b_dec[:, None].repeat(1, x.shape[1], 1)
         for source, first_target, W in across.writes:
             fired = Firings.of(floats(acts[source], "acts", self.d_sae, self.device).to(self.dtype))
             nothing = torch.zeros(W.shape[1], dtype=self.dtype, device=self.device)
@@ -126,11 +129,17 @@ class LayeredSAE:
             output[first_target : first_target + written.shape[1]] += written.transpose(0, 1)
         for (source, target), S in across.skips.items():
             z = _normalised(across, floats(x[source], "x", self.d_in, self.device).to(wide), source)
-            output[target].addmm_(z, S.read().to(self.device, wide))
+            output[target].addmm_(z, self._finite(S.read().to(self.device, wide), f"skip {source} to {target}"))
         if across.outputs is not None:
             mean, std = (t[:, None].to(self.device, wide) for t in across.outputs)
             output.mul_(std).add_(mean)
         return output
+
+    def _finite(self, values: torch.Tensor, name: str) -> torch.Tensor:
+        if not bool(values.isfinite().all()):
+            expected = f"{name} finite in {values.dtype}"
+            raise SAELoadError("not_finite", str(self.checkpoint.path), expected, "other numbers")
+        return values
 
     def _require_shape(self, values: Matrix, name: str, width: int) -> None:
         if values.ndim != 3 or values.shape[0] != self.n_layers or values.shape[2] != width:

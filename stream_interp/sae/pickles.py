@@ -21,17 +21,31 @@ def open_pickle(path: Path) -> dict[str, object]:
     CVE-2026-24747), so a pickle of a stranger is opened in a sandbox or not at all.
 
     Raises:
-        SAELoadError: missing, not such a file, or it holds anything but tensors and plain values.
+        SAELoadError: missing, not such a file, compressed, or it holds anything but tensors and plain values.
     """
     require_file(path)
     try:
+        _require_stored(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except SAELoadError:
+        raise
     except Exception as error:  # whatever a hostile pickle makes the unpickler raise
         reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
         raise SAELoadError("pickle", str(path), "a .pt file of tensors and plain values", reason) from error
     if not isinstance(loaded, dict) or not all(isinstance(name, str) for name in loaded):
         raise SAELoadError("pickle", str(path), "a dictionary of tensors by name", type(loaded).__name__)
     return loaded
+
+
+def _require_stored(path: Path) -> None:
+    """torch inflates a compressed pickle whatever its size, and takes the bytes of compressed tensors as they are."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
+                found = f"{member.filename[:80]} of {member.compress_size} bytes that becomes {member.file_size}"
+                raise SAELoadError("pickle", str(path), "a .pt file as torch.save writes it, not compressed", found)
 
 
 def tensors_of(path: Path, loaded: dict[str, object]) -> dict[str, LazyTensor]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from stream_interp import sae
 from stream_interp.sae.checking import Checked, check
@@ -97,6 +99,34 @@ def test_nothing_or_everything_fires(tmp_path: Path, threshold: float) -> None:
     checked = _checked(_saved(tmp_path, tensors, threshold=threshold), x)
     assert checked.verdict == "misloaded"
     assert "L0" in checked.why
+
+
+def test_a_lost_threshold_is_asked_for_where_no_number_tells(tmp_path: Path) -> None:
+    tensors, x = _world()
+    tensors["b_enc"] -= 1.5
+    kept = _checked(_saved(tmp_path / "kept", tensors, threshold=1e-3), x)
+    assert kept.verdict == "plausible"
+    for lost in (0.0, -1.0):
+        checked = _checked(_saved(tmp_path / f"lost{lost}", tensors, threshold=lost), x)
+        assert checked.measured.l0 == pytest.approx(kept.measured.l0, rel=0.01)
+        assert checked.verdict == "cannot_tell"
+        assert "was the threshold lost?" in checked.why
+    assert _checked(_saved(tmp_path / "relu", tensors, threshold=None), x).verdict == "plausible"
+
+
+def test_no_golden_sae_is_said_to_have_lost_its_threshold(golden: Callable[[str], Path]) -> None:
+    n_jumprelu = 0
+    for meta in golden("").glob("*/meta.json"):
+        told = json.loads(meta.read_text())
+        if told["family"] in {"dictionary_learning", "openai", "qwen_scope"}:
+            continue  # pickles
+        loaded = sae.load(meta.parent / told["checkpoint"], **told["load"])
+        x = load_file(meta.parent / "golden.safetensors")["x"][1:].repeat(50, 1)[:N]
+        pairs = [(x, loaded.reconstruct(x))]
+        checked = check(loaded, lambda pairs=pairs: pairs, torch.zeros(len(x), dtype=torch.bool))
+        n_jumprelu += loaded.config.architecture == "jumprelu"
+        assert "lost" not in checked.why, meta
+    assert n_jumprelu >= 5
 
 
 def test_no_rule_on_l0_for_topk(tmp_path: Path) -> None:

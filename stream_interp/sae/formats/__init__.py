@@ -1,4 +1,4 @@
-"""The families of checkpoints: one file each, one line each in `FAMILIES`."""
+"""The families of checkpoints: one file each, one line each in `FAMILIES`. decode-clt has two: pickles, and others."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from stream_interp.sae.files import PICKLE_SUFFIXES
 from stream_interp.sae.formats import (
     circuit_tracer,
     decode_clt,
+    decode_clt_pickles,
     dictionary_learning,
     gemma_scope,
     gemma_scope_2,
@@ -34,6 +35,7 @@ FAMILIES: tuple[Family, ...] = (
     llama_scope.FAMILY,
     circuit_tracer.FAMILY,
     decode_clt.FAMILY,
+    decode_clt_pickles.FAMILY,
     dictionary_learning.FAMILY,
     openai.FAMILY,
     qwen_scope.FAMILY,

@@ -19,21 +19,22 @@ from msgspec import Meta, Struct
 from stream_interp.errors import SAELoadError
 from stream_interp.sae.checkpoint import Across, Affine, Checkpoint, Family, Hints, LayeredCheckpoint, Write
 from stream_interp.sae.config import Normalisation, SAEConfig
-from stream_interp.sae.files import read_json
+from stream_interp.sae.files import open_safetensors, read_json
 from stream_interp.sae.formats.decode_clt_parts import Statistics, Stored, read_statistics
 from stream_interp.sae.formats.hints import refuse_k, refuse_scale
-from stream_interp.sae.formats.layers import layered
+from stream_interp.sae.formats.layers import MAX_LAYERS, layered
 from stream_interp.sae.tensors import LazyTensor
 
 CONFIG_FILE, STATISTICS_FILE = "cfg.json", "norm_stats.json"
 CHECKPOINTS, LATEST, MERGED = "clt_checkpoint_*.safetensors", "clt_checkpoint_latest.safetensors", "model.safetensors"
-MAX_LAYERS = 512
 _MEAN_STD = {"mean_std", "auto", "estimated_mean_std"}
 _SQRT_D = {"sqrt_d_model", "auto_sqrt_d_model", "estimated_mean_std_sqrt_d_model"}
 _Width = Annotated[int, Meta(ge=1)]
 
 
-class _Config(Struct, frozen=True):
+class Config(Struct, frozen=True):
+    """The fields of `cfg.json` that change what is computed."""
+
     num_features: _Width
     num_layers: Annotated[int, Meta(ge=1, le=MAX_LAYERS)]
     d_model: _Width
@@ -71,12 +72,26 @@ def _home(root: Path) -> Path:
 
 def _read(root: Path, hints: Hints) -> LayeredCheckpoint:
     home = _home(root)
-    cfg = read_json(home / CONFIG_FILE, _Config)
+    cfg, weights = read_config(home, hints), _weights(root)
+    return assembled(root, home, cfg, Stored(weights, open_safetensors(weights)))
+
+
+def read_config(home: Path, hints: Hints) -> Config:
+    """What `cfg.json` says. Raises SAELoadError: what is not read, or a hint that would be ignored."""
+    cfg = read_json(home / CONFIG_FILE, Config)
     _require_what_is_read(home / CONFIG_FILE, cfg)
-    refuse_k(root, hints, cfg.activation_fn)
-    refuse_scale(root, hints, "decode-clt, whose normalisation is in its files")
-    stored = Stored(_weights(root))
+    refuse_k(home, hints, cfg.activation_fn)
+    refuse_scale(home, hints, "decode-clt, whose normalisation is in its files")
+    return cfg
+
+
+def assembled(root: Path, home: Path, cfg: Config, stored: Stored) -> LayeredCheckpoint:
+    """The set of what is stored. Raises SAELoadError: a tensor is missing, unknown or of another shape; `home` lacks
+    the statistics that the config asks for.
+    """
     statistics = None
+    for i in range(cfg.num_layers):  # first: how large the statistics may be is of sizes that the weights have, too
+        stored.take(f"encoder_module.encoders.{i}.weight", (cfg.num_features, cfg.d_model))
     if cfg.normalisation == "mean_std":
         statistics = read_statistics(home / STATISTICS_FILE, cfg.num_layers, cfg.d_model)
     layers = [_encoder(stored, cfg, i, statistics) for i in range(cfg.num_layers)]
@@ -88,7 +103,7 @@ def _read(root: Path, hints: Hints) -> LayeredCheckpoint:
 FAMILY = Family("decode_clt", _detect, _read)
 
 
-def _require_what_is_read(path: Path, cfg: _Config) -> None:
+def _require_what_is_read(path: Path, cfg: Config) -> None:
     if cfg.activation_fn not in {"relu", "jumprelu"}:
         expected = "activation_fn relu or jumprelu; the tool's convert_to_jumprelu_inplace makes one of a batchtopk"
         raise SAELoadError("unknown_architecture", str(path), expected, repr(cfg.activation_fn[:80]))
@@ -106,11 +121,12 @@ def _weights(root: Path) -> Path:
     if LATEST in found and MERGED not in found:
         return root / LATEST
     if len(found) != 1:
-        raise SAELoadError("several_saes", str(root), f"{LATEST}, or one of these alone", ", ".join(found[:50]))
+        reason, told = ("several_saes", ", ".join(found[:50])) if found else ("missing_file", "no regular file")
+        raise SAELoadError(reason, str(root), f"{LATEST}, or one checkpoint alone", told)
     return root / found[0]
 
 
-def _encoder(stored: Stored, cfg: _Config, layer: int, statistics: Statistics | None) -> Checkpoint:
+def _encoder(stored: Stored, cfg: Config, layer: int, statistics: Statistics | None) -> Checkpoint:
     encoder = f"encoder_module.encoders.{layer}"
     tensors = {
         "W_enc": stored.take(f"{encoder}.weight", (cfg.num_features, cfg.d_model)).transposed,
@@ -127,7 +143,7 @@ def _encoder(stored: Stored, cfg: _Config, layer: int, statistics: Statistics | 
     return Checkpoint(stored.path, _config(cfg, layer), tensors)
 
 
-def _config(cfg: _Config, layer: int) -> SAEConfig:
+def _config(cfg: Config, layer: int) -> SAEConfig:
     jumps = cfg.activation_fn == "jumprelu"
     normalisations: dict[str | None, Normalisation] = {
         "mean_std": "mean_std",
@@ -155,7 +171,7 @@ def _of_layer(template: str | None, layer: int) -> str | None:
     return None if template is None else template.replace("{}", str(layer))
 
 
-def _across(stored: Stored, cfg: _Config, statistics: Statistics | None) -> Across:
+def _across(stored: Stored, cfg: Config, statistics: Statistics | None) -> Across:
     pairs = [(s, t) for t in range(cfg.num_layers) for s in range(t + 1)]
     name = {"none": "{s}->{t}", "per_source": "{s}", "per_target": "{t}"}[cfg.decoder_tying]
     writes, b_dec = [], torch.zeros(cfg.num_layers, cfg.d_model, dtype=torch.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from msgspec import Struct
 
 from stream_interp.errors import SAELoadError
 from stream_interp.sae.checkpoint import Affine
-from stream_interp.sae.files import open_safetensors, read_json
+from stream_interp.sae.files import parsed_json, read_small
 from stream_interp.sae.tensors import LazyTensor
 
 MAX_STATISTICS_BYTES = 64 << 20  # 100 layers of width 8,192 as text
@@ -20,8 +21,8 @@ _EPS = 1e-6  # added to every deviation in float32, as the tool does
 class Stored:
     """The tensors of a file, each of which must be asked for, once or more."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self._tensors = path, open_safetensors(path)
+    def __init__(self, path: Path, tensors: Mapping[str, LazyTensor]) -> None:
+        self.path, self._tensors = path, tensors
         self._taken: set[str] = set()
 
     def take(self, name: str, shape: tuple[int, ...]) -> LazyTensor:
@@ -70,9 +71,12 @@ def read_statistics(path: Path, n_layers: int, d_model: int) -> Statistics:
     """`norm_stats.json`, which the tool writes beside the activations it trains on: it belongs beside the checkpoint.
 
     Raises:
-        SAELoadError: missing, a layer or a number is, or a deviation that is not positive.
+        SAELoadError: missing, a layer or a number is, far more than these, or a deviation that is not positive.
     """
-    layers = read_json(path, dict[str, _OfLayer], MAX_STATISTICS_BYTES)
+    data = read_small(path, MAX_STATISTICS_BYTES)
+    if data.count(b",") + data.count(b":") > 2 * n_layers * (4 * d_model + 16):  # each takes 32 bytes
+        raise SAELoadError("wrong_shape", str(path), f"statistics of {n_layers} layers {d_model} wide", "far more")
+    layers = parsed_json(path, data, dict[str, _OfLayer])
     missing = [str(i) for i in range(n_layers) if str(i) not in layers]
     if missing:
         raise SAELoadError("missing_layer", str(path), f"statistics of layers 0 to {n_layers - 1}", f"no {missing[0]}")

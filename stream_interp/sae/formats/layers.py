@@ -12,6 +12,8 @@ from stream_interp.errors import SAELoadError
 from stream_interp.sae.checkpoint import Across, Checkpoint, LayeredCheckpoint, Write, check_shapes, require_finite
 from stream_interp.sae.tensors import LazyTensor
 
+MAX_LAYERS = 512
+
 
 class CrossLayer(NamedTuple):
     """One layer of a cross-layer transcoder: its encoder, and what it adds to the outputs of its and later layers.
@@ -29,10 +31,16 @@ def numbered(root: Path, stem: str) -> list[Path]:
     """The files `stem0.safetensors`, `stem1.safetensors`, … in order, from 0 without a gap.
 
     Raises:
-        SAELoadError: there is none, or one is missing.
+        SAELoadError: there is none, one is missing, one is numbered otherwise, or there are too many.
     """
     pattern = re.compile(re.escape(stem) + r"(0|[1-9][0-9]{0,5})\.safetensors")
-    found = {int(match[1]) for child in root.iterdir() if (match := pattern.fullmatch(child.name))}
+    names = [child.name for child in root.iterdir() if child.name.startswith(stem) and ".safetensors" in child.name]
+    found = {int(match[1]) for name in names if (match := pattern.fullmatch(name))}
+    if len(found) > MAX_LAYERS:
+        raise SAELoadError("too_many_layers", str(root), f"at most {MAX_LAYERS} layers", f"{len(found)}")
+    if len(found) < len(names):  # such as the last layer, half downloaded: without it the set would seem whole
+        others = [name for name in names if not pattern.fullmatch(name)]
+        raise SAELoadError("unknown_layer", str(root), f"{stem}0.safetensors, and so on", f"{others[:20]}")
     missing = next(i for i in range(len(found) + 1) if i not in found)
     if missing < len(found) or not found:
         what = f"{stem}{missing}.safetensors, and so on without a gap"

@@ -9,6 +9,7 @@ from stream_interp.errors import SAELoadError
 from stream_interp.sae.checkpoint import Checkpoint, Family, Hints
 from stream_interp.sae.config import SAEConfig
 from stream_interp.sae.formats.bare import sizes_of, turned
+from stream_interp.sae.formats.decode_clt_pickles import is_pickle_of_decode_clt
 from stream_interp.sae.formats.hints import agreed, refuse_k, refuse_scale
 from stream_interp.sae.pickles import open_pickle, tensors_of
 from stream_interp.sae.tensors import renamed
@@ -18,7 +19,8 @@ _STATISTICS = frozenset({"stats_last_nonzero", "latents_activation_frequency", "
 
 
 def _detect(root: Path) -> bool:
-    return root.is_file() and root.suffix == ".pt" and not root.name.endswith(".sae.pt")  # those are Qwen Scope's
+    others = root.name.endswith(".sae.pt") or is_pickle_of_decode_clt(root.name)  # the former are Qwen Scope's
+    return root.is_file() and root.suffix == ".pt" and not others
 
 
 def _read(root: Path, hints: Hints) -> Checkpoint:

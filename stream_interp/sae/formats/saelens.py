@@ -18,7 +18,7 @@ from stream_interp.sae.formats.saelens_config import Config, read_config
 from stream_interp.sae.tensors import LazyTensor, oriented
 
 # Weights of sparsify and of decode-clt, beside a file of the same name.
-_OTHERS = ("sae.safetensors", "model.safetensors", "clt_checkpoint_*.safetensors")
+_OTHERS = ("sae.safetensors", "model.safetensors", "clt_checkpoint_*.safetensors", "clt*.pt", "rank_*_model.pt")
 CONFIG_FILE, WEIGHTS_FILE, SCALER_FILE = "cfg.json", "sae_weights.safetensors", "activation_scaler.json"
 
 
