@@ -15,11 +15,12 @@ BATCH_BYTES = 12 * 1024 * 1024  # activations at once, as they came; larger arra
 FIRINGS_BYTES = 256 * 1024 * 1024  # of what fires in a batch; of one request, or of two blocks, it may be more
 MAX_FIRINGS = FIRINGS_BYTES // 96  # bytes of all that is made of one (token, feature)
 
+Way = tuple[str, str]  # an SAE's fingerprint, and what it multiplies in
 EncodeBatch = Callable[[Encoder | None, list[Work], int | None], Statistics]
 
 
 class Batches:
-    """Encodes what waits in cuts, in batches of one SAE and width.
+    """Encodes what waits in cuts, in batches of one SAE, compute_dtype and width.
 
     Args:
         encode: puts a batch's statistics into its windows, and returns them; raises TooManyFirings, and has changed
@@ -28,7 +29,7 @@ class Batches:
 
     def __init__(self, encode: EncodeBatch) -> None:
         self._encode = encode
-        self._l0: dict[str, float] = {}  # of each SAE's last batch, by fingerprint
+        self._l0: dict[Way, float] = {}  # of each SAE's last batch
 
     def work_off(self, closed: Sequence[OpenCut], still_open: Sequence[OpenCut]) -> None:
         """Nothing of `closed` waits any longer; what is open may wait until it fills a block of the encoder's product.
@@ -36,7 +37,7 @@ class Batches:
         T0 has no product to fill, and never more than BATCH_BYTES wait.
         """
         must = {id(work) for cut in closed for work in cut.work}
-        groups: dict[tuple[str, int], list[tuple[OpenCut, Work]]] = {}
+        groups: dict[tuple[Way, int], list[tuple[OpenCut, Work]]] = {}
         for cut in [*closed, *still_open]:
             for work in cut.work:
                 groups.setdefault(_group_key(work), []).append((cut, work))
@@ -54,8 +55,8 @@ class Batches:
 
     def _work_off(self, group: list[Work]) -> None:
         """`group`: one run of requests for each window, each in log order."""
-        sae = group[0].entry.sae
-        for batch in _bounded(group, lambda: MAX_FIRINGS / self._expected_l0(sae)):
+        sae, way = group[0].entry.sae, _way(group[0])
+        for batch in _bounded(group, lambda: MAX_FIRINGS / self._expected_l0(sae, way)):
             self._encode_all(sae, batch)
 
     def _encode_all(self, sae: Encoder | None, batch: list[Work]) -> None:
@@ -66,12 +67,12 @@ class Batches:
             self._encode_all(sae, batch[len(batch) // 2 :])
             return
         if sae is not None and (tokens := int(stats.tokens[~stats.too_short].sum())):
-            self._l0[sae.fingerprint] = len(stats.firings.feature) / tokens
+            self._l0[_way(batch[0])] = len(stats.firings.feature) / tokens
 
-    def _expected_l0(self, sae: Encoder | None) -> float:
+    def _expected_l0(self, sae: Encoder | None, way: Way) -> float:
         if sae is None:
             return 1.0
-        return max(1.0, min(sae.d_sae, 2 * self._l0.get(sae.fingerprint, sae.d_sae)))
+        return max(1.0, min(sae.d_sae, 2 * self._l0.get(way, sae.d_sae)))
 
 
 def add_statistics(batch: Sequence[Work], stats: Statistics) -> None:
@@ -86,8 +87,12 @@ def add_statistics(batch: Sequence[Work], stats: Statistics) -> None:
             examples.add([work.request.request_id for work in works], own.maxima)
 
 
-def _group_key(work: Work) -> tuple[str, int]:
-    return work.entry.sae.fingerprint if work.entry.sae else "", work.request.acts.shape[1]
+def _way(work: Work) -> Way:
+    return work.entry.sae.fingerprint if work.entry.sae else "", work.entry.shape.compute_dtype
+
+
+def _group_key(work: Work) -> tuple[Way, int]:
+    return _way(work), work.request.acts.shape[1]
 
 
 def _target_key(work: Work) -> object:

@@ -137,12 +137,13 @@ def test_one_request_a_window(bench: Bench):
     bench.apply_topics(1)
     envelopes = [e for e in snapshots(40, seed=6) if b"layer.1" in dict(e.headers)["ce_hookname"]]
     bench.produce("interp.activations", envelopes)
-    one = {"window.requests": "1", "window.min_age_s": "0", "window.max_age_s": "0"}
+    one = {"window.requests": "1", "window.min_age_s": "0", "window.max_age_s": "0", "sae.dtype": "bfloat16"}
     with bench.worker(**one) as worker:
         until(lambda: bench.covered() >= len(envelopes), worker)
         assert worker.terminate() == 0
     windows = bench.windows()
     assert [w.header.requests for w in windows] == [1] * 40
+    assert {(w.header.proposed_dtype, w.header.compute_dtype) for w in windows} == {("bfloat16", "float32")}
 
 
 def test_more_incomplete_requests_than_the_metadata_holds_survive_a_kill(bench: Bench):
