@@ -89,9 +89,14 @@ class CheckpointSettings(Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class SaeSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where SAEs run and how much memory one may take; decoders of sets of layers stay in files and do not count."""
+    """Where SAEs run, in what numbers, and how much memory one may take, the copy of another `dtype` included.
+
+    Decoders of sets of layers stay in files and do not count. `dtype` is what ENCODE proposes for a lane that learns;
+    `auto`: the fastest whose firings agree with float32 on at least 99.9 % of the lane's first 8,192 counted tokens.
+    """
 
     device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "exact"] = "auto"
     max_memory_bytes: Count = 8 * 1024**3
 
 

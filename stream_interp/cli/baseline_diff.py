@@ -21,7 +21,7 @@ from stream_interp.records.promotion import find_version
 from stream_interp.records.window import SCORES
 
 TOP_FEATURES = 20
-HEADER = ("requests", "fit_requests", "tokens", "too_short", "provisional", "projector_version")
+HEADER = ("requests", "fit_requests", "tokens", "too_short", "provisional", "projector_version", "compute_dtype")
 HEALTH = ("explained_variance", "l0", "norm", "massive_share")
 
 
@@ -145,6 +145,8 @@ def _show(report: dict[str, Any], unit_tokens: list[int | None]) -> None:
         emit_table("", columns, [_row(moved) for moved in report["moved_most"]])
     if before["projector_version"] != after["projector_version"]:
         notice("the projectors differ: mahalanobis_sq is measured in another space on each side")
+    if before["compute_dtype"] != after["compute_dtype"]:
+        notice("the SAE multiplies in other numbers on each side: features near their threshold fire at other rates")
     if None not in unit_tokens and len(set(unit_tokens)) > 1:
         notice("unit_tokens differ: rates count the first so many tokens of a request, so longer ones are higher")
 

@@ -15,7 +15,7 @@ from stream_interp.records.control import BaselineHeader, ProjectorHeader, Versi
 from stream_interp.records.lane import Lane
 from stream_interp.records.lengths import percentile
 from stream_interp.records.moments import Moments, unpack_scatter
-from stream_interp.records.window import ERROR_EVERY, SCORES, Window
+from stream_interp.records.window import ERROR_EVERY, FLOAT32, SCORES, Window
 from stream_interp.settings import BaselineSettings
 
 FIT_SHARE = 0.2
@@ -49,6 +49,7 @@ class Learned:
     sums: HealthSums
     scores: tuple[NDArray[np.float32], ...]
     d_in: int = 0  # not known of what was learned by a version that did not keep it, until the next window
+    proposed_dtype: str = ""  # the first proposal among the windows, in log order; empty: none yet
 
 
 def absorb(learned: Learned | None, window: Window) -> Learned:
@@ -62,6 +63,7 @@ def absorb(learned: Learned | None, window: Window) -> Learned:
     moments = _merged(before, window)
     return Learned(
         d_in=header.d_in,
+        proposed_dtype=before.proposed_dtype or header.proposed_dtype,
         requests=before.requests + header.requests,
         tokens=before.tokens + header.tokens,
         too_short=before.too_short + header.not_counted.get("too_short", 0),
@@ -100,13 +102,13 @@ def _merged(before: Learned, window: Window) -> Moments:
 
 
 def make_projector(fit: Learned, lane: Lane, version: int, author: str = "detect") -> Versioned:
-    """The projector that ends *fit*: unit_tokens, cap_f, and the whitening of the tokens' covariance."""
+    """The projector that ends *fit*: unit_tokens, cap_f, the whitening of the tokens' covariance, compute_dtype."""
     mean, whitening, shrinkage = _whitening(fit)
     unit_tokens = percentile(fit.lengths, UNIT_PERCENTILE)
     projector = ProjectorHeader(
         lane=lane, version=version, unit_tokens=unit_tokens, error_every=min(ERROR_EVERY, unit_tokens), d_in=fit.d_in,
         d_sae=len(fit.fired), fit_requests=fit.requests, fit_tokens=fit.fit_n, shrinkage=shrinkage,
-        kept_directions=len(whitening),
+        kept_directions=len(whitening), compute_dtype=fit.proposed_dtype or FLOAT32,
     )  # fmt: skip
     cap = np.where(fit.feature_max > 0, fit.feature_max, 1.0).astype(np.float32)
     arrays = {"mean": mean.astype(np.float32), "whitening": whitening.astype(np.float32), "cap": cap}
@@ -142,15 +144,16 @@ def make_baseline(
         fit_requests=projector.fit_requests, tokens=calibration.tokens, too_short=calibration.too_short,
         provisional=calibration.requests + projector.fit_requests < PROVISIONAL_BELOW,
         explained_variance=values["explained_variance"], l0=values["l0"], norm=values["norm"] or 0.0,
-        massive_share=values["massive_share"] or 0.0,
+        massive_share=values["massive_share"] or 0.0, compute_dtype=projector.compute_dtype,
     )  # fmt: skip
     arrays: Arrays = {"requests_fired": calibration.fired, "calibration_scores": np.concatenate(calibration.scores)}
     return make_control("baseline", header, arrays, author, f"calibration of {calibration.requests} requests")
 
 
 def projector_of(baseline: BaselineHeader) -> ProjectorHeader:
-    """What DETECT needs to know of the projector that a baseline from elsewhere was made with: its version."""
+    """What DETECT needs to know of the projector of a baseline from elsewhere: its version and compute_dtype."""
     return ProjectorHeader(
         lane=baseline.lane, version=baseline.projector_version, unit_tokens=0, d_in=0, d_sae=0,
         fit_requests=baseline.fit_requests, fit_tokens=0, shrinkage=0.0, kept_directions=0,
+        compute_dtype=baseline.compute_dtype,
     )  # fmt: skip

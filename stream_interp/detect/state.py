@@ -19,7 +19,7 @@ from stream_interp.records.arrays import Arrays
 from stream_interp.records.control import BaselineHeader, ProjectorHeader
 from stream_interp.records.lane import Lane
 from stream_interp.records.moments import MOMENT_COORDINATES
-from stream_interp.records.window import SCORES
+from stream_interp.records.window import FLOAT32, SCORES
 from stream_interp.settings import DriftSettings
 
 RECENT_REQUESTS = 64  # whose scores are kept for "now"
@@ -57,6 +57,9 @@ class LaneState:
         counted, seen: requests that fed tests or baseline, and all; `reasons` has the difference.
         uncounted_since_ms: `closed_at` of the first of the latest windows of which none counted; 0: the last one did.
         deaf: so for longer than a projector travels.
+        unencoded_ms: `closed_at` of the latest window of this projector with requests that are not encoded in the
+            projector's compute_dtype; 0: none yet.
+        unencoded: there was one lately.
         created_ms: `closed_at` of the first window; orders the revisions of a site.
         weeks: time spent armed, on the drift clock: what the budget is spent against.
         fast_clock_ms: append time of the latest window whose `closed_at` was too far ahead; 0 = none yet.
@@ -83,6 +86,8 @@ class LaneState:
     counted: int = 0
     uncounted_since_ms: int = 0
     deaf: bool = False
+    unencoded_ms: int = 0
+    unencoded: bool = False
     seen: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     closed_at_ms: int = 0
@@ -96,6 +101,11 @@ class LaneState:
     health_now: HealthSums | None = None
     opinions: dict[str, Opinion] = field(default_factory=dict)
     recent_scores: NDArray[np.float32] = field(default_factory=no_scores)
+
+    @property
+    def compute_dtype(self) -> str:
+        """What the lane's windows are to be encoded in."""
+        return FLOAT32 if self.phase == "fit" or self.projector is None else self.projector.compute_dtype
 
     def describe(self) -> dict[str, Any]:
         """What to say of a lane in a log line."""

@@ -17,13 +17,15 @@ from stream_interp.detect.state import RECENT_REQUESTS, Baseline, DetectSettings
 from stream_interp.records.alert import Alert, Position, Transition
 from stream_interp.records.control import Versioned, read_baseline, read_projector
 from stream_interp.records.lane import Lane
-from stream_interp.records.window import FIT, Window
+from stream_interp.records.window import DTYPE_UNAVAILABLE, FIT, Window
 
 MS_PER_WEEK = 7 * 24 * 3600 * 1000
 MAX_CLOCK_LEAD_MS = 60_000
 MAX_DEAF_MS = 60_000  # a projector travels for seconds
+UNENCODED_MS = 60_000  # of several ENCODEs one may lack the dtype: a window of another must not end it
 UNREADABLE_WINDOW = "unreadable_window"  # the fault that the next readable window ends
 NO_WINDOWS, OTHER_PROJECTOR, NOT_STATIONARY, CLOCK = "no_windows", "other_projector", "not_stationary", "clock"
+COMPUTE_DTYPE = "compute_dtype"
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,10 @@ def step(state: LaneState, window: Window, position: Position, append_ms: int) -
     if window.header.projector_version != expected:
         before, deaf_alerts = _deaf(_not_counted(before, "projector_travelling", window.header.requests))
         return StepResult(before, alerts + deaf_alerts)
+    before, dtype_alerts = _unencoded(before, window)
+    alerts += dtype_alerts
+    if window.header.compute_dtype != before.compute_dtype:
+        return StepResult(_not_counted(before, "other_dtype", window.header.requests), alerts)
     before, heard_alerts = _hearing_again(before)
     before, alerts = replace(before, counted=before.counted + window.header.requests), alerts + heard_alerts
     result = _tick(before, window, elapsed_ms) if before.phase == "armed" else _learn(before, window)
@@ -106,6 +112,20 @@ def _hearing_again(state: LaneState) -> tuple[LaneState, tuple[Alert, ...]]:
     if not state.deaf:
         return after, ()
     return after, (lane_alert(after, "seeing", "info", state.closed_at_ms, OTHER_PROJECTOR),)
+
+
+def _unencoded(state: LaneState, window: Window) -> tuple[LaneState, tuple[Alert, ...]]:
+    """Requests that no ENCODE encoded as the projector says: nobody judges them, so the lane is not *ok*."""
+    header = window.header
+    if header.compute_dtype != state.compute_dtype or DTYPE_UNAVAILABLE in header.not_counted:
+        state = replace(state, unencoded_ms=state.closed_at_ms)
+    unencoded = state.unencoded_ms > 0 and state.closed_at_ms < state.unencoded_ms + UNENCODED_MS
+    if unencoded == state.unencoded:
+        return state, ()
+    after = replace(state, unencoded=unencoded)
+    transition: Transition = "blind" if unencoded else "seeing"
+    alert = lane_alert(after, transition, "critical" if unencoded else "info", state.closed_at_ms, COMPUTE_DTYPE)
+    return after, (alert,)
 
 
 def sound_again(state: LaneState, at_ms: int) -> tuple[LaneState, tuple[Alert, ...]]:

@@ -61,6 +61,11 @@ def _state_and_reason(state: LaneState) -> tuple[State, str]:
         return "blind", "no windows come (status.blind_after_s)"
     if state.deaf:
         return "blind", "windows come, but for another projector; where that does not end, `baseline relearn` does it"
+    if state.unencoded:
+        return "blind", (
+            "requests come that are not encoded in the projector's compute_dtype; coverage counts them as "
+            "dtype_unavailable or other_dtype: run ENCODE where it works, or `baseline relearn`"
+        )
     if state.incident is not None:
         cause = cause_hint(state.incident.groups)
         if state.incident.recovering:

@@ -15,19 +15,19 @@ from stream_interp.sae.blocks import BLOCK_TOKENS
 from stream_interp.sae.firings import TooManyFirings
 from stream_interp.sae.threads import one_thread_each
 
-BATCH_BYTES = (
-    6 * 1024 * 1024
-)  # activations at once, as they came; of two batches: one is under way while another begins
+BATCH_BYTES = 6 * 1024 * 1024  # activations at once, as they came; and as many under way
 FIRINGS_BYTES = 128 * 1024 * 1024  # of what fires in a batch; of one request, or of two blocks, it may be more
 MAX_FIRINGS = FIRINGS_BYTES // 96  # bytes of all that is made of one (token, feature)
 
 End = Callable[[], Statistics]
 BeginBatch = Callable[[Encoder | None, list[Work], int | None, Executor], End]
+Way = tuple[str, str]  # an SAE's fingerprint, and what it multiplies in
 
 
 class Batches:
-    """Encodes what waits in cuts, in batches of one SAE and width. Of one is found what fires, while the one before is
-    put into its windows and the next one is laid out.
+    """Encodes what waits in cuts, in batches of one SAE, compute_dtype and width.
+
+    Of one is found what fires, while the one before is put into its windows and the next one is laid out.
 
     Args:
         begin: begins a batch, with work that may go on beside; what it returns puts the batch's statistics into its
@@ -38,7 +38,7 @@ class Batches:
     def __init__(self, begin: BeginBatch) -> None:
         self._begin = begin
         self._beside = ThreadPoolExecutor(1, "firings")
-        self._l0: dict[str, float] = {}  # of each SAE's last batch, by fingerprint
+        self._l0: dict[Way, float] = {}  # of each SAE's last batch
 
     def work_off(self, closed: Sequence[OpenCut], still_open: Sequence[OpenCut]) -> None:
         """Nothing of `closed` waits any longer; what is open may wait until it fills a block of the encoder's product.
@@ -46,7 +46,7 @@ class Batches:
         T0 has no product to fill, and never more than BATCH_BYTES wait.
         """
         must = {id(work) for cut in closed for work in cut.work}
-        groups: dict[tuple[str, int], list[tuple[OpenCut, Work]]] = {}
+        groups: dict[tuple[Way, int], list[tuple[OpenCut, Work]]] = {}
         for cut in [*closed, *still_open]:
             for work in cut.work:
                 groups.setdefault(_group_key(work), []).append((cut, work))
@@ -64,10 +64,10 @@ class Batches:
 
     def _work_off(self, group: list[Work]) -> None:
         """`group`: one run of requests for each window, each in log order."""
-        sae, device = group[0].entry.sae, torch.device(group[0].entry.device)
+        sae, way, device = group[0].entry.sae, _way(group[0]), torch.device(group[0].entry.device)
         under_way: tuple[list[Work], End] | None = None
         with one_thread_each(device):
-            for batch in _bounded(group, lambda: MAX_FIRINGS / self._expected_l0(sae)):
+            for batch in _bounded(group, lambda: MAX_FIRINGS / self._expected_l0(sae, way)):
                 begun = batch, self._begin(sae, batch, MAX_FIRINGS if len(batch) > 1 else None, self._beside)
                 if under_way:
                     self._end(sae, *under_way)
@@ -84,12 +84,12 @@ class Batches:
                 self._end(sae, half, self._begin(sae, half, at_most, self._beside))
             return
         if sae is not None and (tokens := int(stats.tokens[~stats.too_short].sum())):
-            self._l0[sae.fingerprint] = len(stats.firings.feature) / tokens
+            self._l0[_way(batch[0])] = len(stats.firings.feature) / tokens
 
-    def _expected_l0(self, sae: Encoder | None) -> float:
+    def _expected_l0(self, sae: Encoder | None, way: Way) -> float:
         if sae is None:
             return 1.0
-        return max(1.0, min(sae.d_sae, 2 * self._l0.get(sae.fingerprint, sae.d_sae)))
+        return max(1.0, min(sae.d_sae, 2 * self._l0.get(way, sae.d_sae)))
 
 
 def add_statistics(batch: Sequence[Work], stats: Statistics) -> None:
@@ -104,8 +104,12 @@ def add_statistics(batch: Sequence[Work], stats: Statistics) -> None:
             examples.add([work.request.request_id for work in works], own.maxima)
 
 
-def _group_key(work: Work) -> tuple[str, int]:
-    return work.entry.sae.fingerprint if work.entry.sae else "", work.request.acts.shape[1]
+def _way(work: Work) -> Way:
+    return work.entry.sae.fingerprint if work.entry.sae else "", work.entry.shape.compute_dtype
+
+
+def _group_key(work: Work) -> tuple[Way, int]:
+    return _way(work), work.request.acts.shape[1]
 
 
 def _target_key(work: Work) -> object:

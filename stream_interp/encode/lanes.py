@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -10,12 +11,16 @@ from typing import Literal
 from stream_interp.encode.encoder import Encoder
 from stream_interp.encode.examples import ExampleRule
 from stream_interp.encode.requests import LaneShape, shape_of
-from stream_interp.errors import IntegrityError, InvalidSnapshot
+from stream_interp.encode.ways import Ways
+from stream_interp.errors import ComputeDtypeUnavailable, IntegrityError, InvalidSnapshot
 from stream_interp.records.arrays import Arrays
 from stream_interp.records.control import ProjectorHeader
 from stream_interp.records.lane import NO_SAE, Lane
 from stream_interp.records.snapshot import Snapshot
+from stream_interp.sae.encoder import SAE
 from stream_interp.settings import SiteSettings
+
+log = logging.getLogger(__name__)
 
 MAX_LANES = 10_000  # names are the producers': without a bound they could fill the memory
 
@@ -28,7 +33,7 @@ class Site:
     """
 
     names: SiteSettings
-    sae: Encoder | None = None
+    sae: SAE | None = None
     d_out: int = 0
     device: str = "cpu"
     sae_bytes: int = 0  # 0 where an entry before holds the same SAE
@@ -47,7 +52,13 @@ class Site:
 
 @dataclass(frozen=True)
 class LaneEntry:
-    """A lane as ENCODE knows it. `d_in` is the SAE's, the projector's, or else that of the lane's first snapshot."""
+    """A lane as ENCODE knows it.
+
+    Attributes:
+        sae: multiplying in the shape's compute_dtype.
+        d_in: the SAE's, the projector's, or else that of the lane's first snapshot.
+        has_dtype: False where this process cannot multiply as the projector says: nothing of the lane is encoded.
+    """
 
     shape: LaneShape
     sae: Encoder | None
@@ -55,6 +66,7 @@ class LaneEntry:
     d_out: int
     device: str
     examples: ExampleRule | None = None
+    has_dtype: bool = True
 
     @property
     def lane_id(self) -> str:
@@ -76,10 +88,14 @@ class Lanes:
     Args:
         sites: in the order of the settings.
         unknown: what becomes of a site that no entry names.
+        ways: of the sites' SAEs; default: without a limit of memory.
     """
 
-    def __init__(self, sites: Sequence[Site], unknown: Literal["t0", "reject"] = "t0") -> None:
+    def __init__(
+        self, sites: Sequence[Site], unknown: Literal["t0", "reject"] = "t0", ways: Ways | None = None
+    ) -> None:
         self._sites, self._unknown = tuple(sites), unknown
+        self._ways = ways or Ways(site.sae for site in sites if site.sae)
         self._entries: dict[tuple[str, str, str, str], LaneEntry] = {}
         self._projectors: dict[str, Projector] = {}
         self._relearned: dict[str, int] = {}  # lane → version of the newest order to learn again
@@ -112,7 +128,7 @@ class Lanes:
         self._projectors.pop(lane_id, None)
         for key, entry in self._entries.items():
             if entry.lane_id == lane_id:
-                self._entries[key] = replace(entry, shape=shape_of(entry.shape.lane, None, entry.shape.massive))
+                self._entries[key] = self._shaped(entry, None)
                 break
         return True
 
@@ -129,7 +145,7 @@ class Lanes:
         lane = projector[0].lane
         for key, entry in self._entries.items():
             if entry.lane_id == lane.lane_id:
-                self._entries[key] = _shaped(entry, projector)
+                self._entries[key] = self._shaped(entry, projector)
                 break
         self._projectors[lane.lane_id] = projector
 
@@ -154,7 +170,22 @@ class Lanes:
             entry = LaneEntry(shape, sae, d_in, 0, "cpu")
         else:
             entry = LaneEntry(shape, sae, d_in, site.d_out, site.device, site.examples)
-        return _shaped(entry, projector) if projector and _fits(projector[0], entry) else entry
+        return self._shaped(entry, projector) if projector and _fits(projector[0], entry) else entry
+
+    def _shaped(self, entry: LaneEntry, projector: Projector | None) -> LaneEntry:
+        """`entry` with the shape and the way that a projector gives it. Raises IntegrityError."""
+        if projector is not None:
+            _require_fit(projector[0], entry)
+        shape = shape_of(entry.shape.lane, projector, entry.shape.massive)
+        if entry.sae is None:
+            return replace(entry, shape=shape)
+        try:
+            sae = self._ways.of(entry.sae.fingerprint, shape.compute_dtype)
+        except ComputeDtypeUnavailable as error:
+            about = {"lane_id": entry.lane_id}
+            log.warning("lane %s: its requests are not encoded: %s", entry.lane_id, error, extra=about)
+            return replace(entry, shape=shape, has_dtype=False)
+        return replace(entry, shape=shape, sae=sae, has_dtype=True)
 
 
 def _check_widths(entry: LaneEntry, snapshot: Snapshot) -> None:
@@ -171,11 +202,9 @@ def _fits(header: ProjectorHeader, entry: LaneEntry) -> bool:
     return (header.d_in, header.d_sae) == (entry.d_in, entry.d_sae)
 
 
-def _shaped(entry: LaneEntry, projector: Projector) -> LaneEntry:
-    header = projector[0]
+def _require_fit(header: ProjectorHeader, entry: LaneEntry) -> None:
     if not _fits(header, entry):
         raise IntegrityError(
             f"projector {header.version} of lane {entry.lane_id} is for d_in {header.d_in}, d_sae {header.d_sae}; the "
             f"lane has {entry.d_in} and {entry.d_sae}. Publish a new baseline for this lane"
         )
-    return replace(entry, shape=shape_of(entry.shape.lane, projector, entry.shape.massive))

@@ -14,7 +14,7 @@ from stream_interp.encode.window import OpenWindow
 from stream_interp.records.cut import Cut, LaneCount, Reason
 from stream_interp.records.dlq import DeadLetter
 from stream_interp.records.moments import MOMENT_COORDINATES
-from stream_interp.records.window import FIT, CutRef, Window
+from stream_interp.records.window import DTYPE_UNAVAILABLE, FIT, CutRef, Window
 from stream_interp.settings import WindowSettings
 
 MAX_WINDOW_BYTES = 256 * 1024 * 1024  # open windows of one partition; more lanes than that only mean more cuts
@@ -70,12 +70,16 @@ class OpenCut:
         return not self.lanes and not self.letters and not self.not_counted
 
     def count(self, key: str, entry: LaneEntry, request: Request, records: int, now_s: float) -> None:
-        """A request is whole: it belongs to this cut. `records`: its chunks."""
+        """A request is whole: it belongs to this cut, and is encoded if that can be done. `records`: its chunks."""
         lane = self.lane(entry, str(request.acts.dtype), now_s)
         lane.seen += 1
-        self.work.append(Work(lane.window, entry, request, lane.examples))
-        self.counted_records += records
         self.counted_keys.add(key)
+        if entry.has_dtype:
+            self.work.append(Work(lane.window, entry, request, lane.examples))
+            self.counted_records += records
+        else:
+            self.leave_out("dtype_unavailable", records, now_s)
+            lane.window.not_counted[DTYPE_UNAVAILABLE] += 1
         if lane.seen >= self.settings.requests:
             self._due(lane.opened_s + self.settings.min_age_s)
 

@@ -26,8 +26,10 @@ from stream_interp.encode.open_cut import ClosedCut, Work
 from stream_interp.encode.outgoing import CUTS, EXAMPLES, records_of
 from stream_interp.encode.partition import InputPartition
 from stream_interp.encode.position import CutPointer, Position, metadata_of, pointer_to, read_metadata
+from stream_interp.encode.proposals import Proposals
 from stream_interp.encode.sites import load_sites, site_line
 from stream_interp.encode.statistics import Statistics
+from stream_interp.encode.ways import Ways
 from stream_interp.errors import IntegrityError
 from stream_interp.kafka.client import require_kafka
 from stream_interp.kafka.follow import TopicFollower
@@ -64,6 +66,7 @@ class Encode:
         DependencyUnreachable: Kafka does not answer, refuses us, or lacks a topic.
         SAELoadError: an SAE that cannot be trusted.
         UsageError: no topic for examples, or no key for hashed ones.
+        ComputeDtypeUnavailable: an SAE that cannot multiply in `sae.dtype` here.
     """
 
     def __init__(self, settings: Settings, say: Callable[[str], None], board: Board | None = None) -> None:
@@ -76,7 +79,10 @@ class Encode:
         self._sae_bytes, self._account = sum(site.sae_bytes for site in sites), nothing_left_out()
         if any(site.examples for site in sites):
             require_topic(settings.kafka, EXAMPLES)
-        self._lanes, self._partitions = Lanes(sites, settings.unknown_sites), dict[int, InputPartition]()
+        self._ways = Ways((site.sae for site in sites if site.sae), settings.sae.max_memory_bytes)
+        self._proposals = Proposals(settings.sae.dtype, self._ways)
+        self._lanes = Lanes(sites, settings.unknown_sites, self._ways)
+        self._partitions = dict[int, InputPartition]()
         self._rate, self._poll_records = DeadLetterRate(settings.dlq.max_rate), 64
         self._counters, self._watch = Counter[str](), Stopwatch()
         self._batches = Batches(self._begin)
@@ -133,7 +139,15 @@ class Encode:
         self._account.update(by_reason("records_rejected", rejected.items()))
         self._poll_records = next_poll_records(self._poll_records, len(records), n_bytes, time.monotonic() - polled_s)
         self._heart.beat_if_due()
+        self._measure()
         self._board.turn(self._observed)
+
+    def _measure(self) -> None:
+        """One lane a turn: it may take as long as some batches."""
+        measured = self._proposals.measure()
+        if measured is not None:
+            lane_id, choice = measured
+            self._say(About(f"lane {lane_id}: proposes {choice.line}", lane_id=lane_id))
 
     def _take(self, records: Sequence[Consumed], now_s: float, closed: list[ClosedCut]) -> Counter[str]:
         """Records into their partitions, cuts that fall due into `closed`. Returns dead letters by reason."""
@@ -154,6 +168,7 @@ class Encode:
             stats = end_encoding()
             with self._watch.timed("window"):
                 add_statistics(batch, stats)
+                self._proposals.take(batch)
             self._counters.update(requests=len(batch), tokens=int(stats.tokens.sum()))
             return stats
 
@@ -234,7 +249,8 @@ class Encode:
         lane_id = projector[0].lane.lane_id
         self._lanes.apply(projector)  # or it raises, and then no cut may have been closed
         closed = self._cut(lane_id)
-        line = f"lane {lane_id}: projector {projector[0].version}, unit {projector[0].unit_tokens} tokens"
+        header = projector[0]
+        line = f"lane {lane_id}: projector {header.version}, unit {header.unit_tokens} tokens, {header.compute_dtype}"
         self._say(About(line, lane_id=lane_id))
         return closed
 
@@ -262,7 +278,7 @@ class Encode:
         )
 
     def _observed(self) -> Snapshot:
-        readings = encode_readings(self._counters, self._account, self._sae_bytes)
+        readings = encode_readings(self._counters, self._account, self._sae_bytes + self._ways.made_bytes)
         topic = self._settings.kafka.topic_prefix + ACTIVATIONS
         return Snapshot(
             missing=() if self._reader.assigned else (ASSIGNMENT_RECEIVED,),

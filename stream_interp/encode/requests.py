@@ -15,7 +15,7 @@ from stream_interp.records.arrays import Arrays
 from stream_interp.records.control import ProjectorHeader
 from stream_interp.records.lane import Lane
 from stream_interp.records.moments import MOMENT_COORDINATES
-from stream_interp.records.window import ERROR_EVERY, FIT
+from stream_interp.records.window import ERROR_EVERY, FIT, FLOAT32
 from stream_interp.sae.blocks import product
 
 PROJECTIONS_BYTES = 512 * 1024 * 1024  # 16 MB a site at d_in 4,096; names and widths are the producers' to choose
@@ -53,6 +53,7 @@ class LaneShape:
         cap: [d_sae] float32, what a request's maximum is divided by; None in fit.
         error_every: one of so many counted tokens enters the error terms.
         massive: rule for massive-activation tokens: `share`, `norm:LIMIT` or `off`.
+        compute_dtype: what the SAE multiplies in, a name of `sae.precision`.
     """
 
     lane: Lane
@@ -63,6 +64,7 @@ class LaneShape:
     whitening: torch.Tensor | None = None
     cap: NDArray[np.float32] | None = None
     massive: str = "share"
+    compute_dtype: str = FLOAT32
 
 
 def shape_of(lane: Lane, projector: tuple[ProjectorHeader, Arrays] | None, massive: str = "share") -> LaneShape:
@@ -79,6 +81,7 @@ def shape_of(lane: Lane, projector: tuple[ProjectorHeader, Arrays] | None, massi
         whitening=torch.from_numpy(arrays["whitening"].astype(np.float64)),
         cap=arrays["cap"].astype(np.float32) if header.d_sae else None,
         massive=massive,
+        compute_dtype=header.compute_dtype,
     )
 
 

@@ -69,6 +69,11 @@ class Tokens:
         )  # fmt: skip
 
 
+def counted_acts(request: Request) -> NDArray[np.generic]:
+    """The counted tokens [n, d_in] of a request, as they came."""
+    return _kept(request, request.acts)
+
+
 def _counted(request: Request) -> int:
     return len(request.acts) if request.special_mask is None else int((~request.special_mask).sum())
 

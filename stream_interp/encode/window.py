@@ -18,12 +18,17 @@ from stream_interp.records.window import FIT, SCORES, CutRef, LaneSums, Window, 
 
 
 class OpenWindow:
-    """Sums of the requests counted so far. One per (lane, input partition), dropped on revoke."""
+    """Sums of the requests counted so far. One per (lane, input partition), dropped on revoke.
+
+    Attributes:
+        proposed_dtype: what a fit window says of it.
+    """
 
     def __init__(self, shape: LaneShape, acts_dtype: str, d_in: int, d_sae: int, d_out: int = 0) -> None:
         self.shape, self.d_in, self.d_sae, self.acts_dtype = shape, d_in, d_sae, acts_dtype
         self.requests = self.tokens = 0
         self.not_counted: Counter[str] = Counter()
+        self.proposed_dtype = ""
         self._fired = np.zeros(d_sae, np.int32)
         self._tokens_fired = np.zeros(d_sae, np.int64)
         self._act_sum, self._act_sq_sum, self._mag_sum = np.zeros((3, d_sae))
@@ -89,6 +94,7 @@ class OpenWindow:
         header = WindowHeader(
             lane=self.shape.lane, cut=cut, requests=self.requests, tokens=self.tokens,
             not_counted=dict(+self.not_counted), closed_at_ms=closed_at_ms, acts_dtype=self.acts_dtype,
+            compute_dtype=self.shape.compute_dtype, proposed_dtype=self.proposed_dtype,
             projector_version=self.shape.projector_version, unit_tokens=self.shape.unit_tokens,
             tier="T2" if self.d_sae else "T0", d_in=self.d_in, d_sae=self.d_sae,
             sums=LaneSums(fit_tokens=self._moments.n if self._moments else 0, **sums),

@@ -30,6 +30,7 @@ _WHAT = {
     "integrity_error": "integrity error",
     "integrity_restored": "integrity restored",
 }
+_WHAT_OF_WINDOWS = {"blind": "blind: requests are not judged", "seeing": "requests are judged again"}  # they do come
 _MEANS = {
     "blind": "Nothing of this lane is judged until windows arrive again.",
     "integrity_error": "What this lane's status says is not to be trusted until this has ended.",
@@ -160,7 +161,7 @@ def _at_ms(story: Story, kind: Kind, now_ms: int) -> int:
 def _title(story: Story, kind: Kind) -> str:
     alert = story.alert
     marks = {"repeat": "still open: ", "flapping": "flapping: ", "annotation": "acknowledged: "}
-    what = _WHAT[alert.transition]
+    what = _WHAT[alert.transition] if _is_silence(alert) else _WHAT_OF_WINDOWS[alert.transition]
     cause = one_line(alert.cause_hint, NAME_CHARACTERS)
     return one_line(
         f"{alert.severity}: {marks.get(kind, '')}{what} on {_where(alert.lane)} ({cause})", TITLE_CHARACTERS
@@ -183,7 +184,7 @@ def _lines(story: Story, kind: Kind, now_ms: int, openings: int) -> list[str]:
 
 def _moved(alert: Alert) -> list[str]:
     """What moved, from what to what."""
-    lines = [_MEANS[alert.transition]] if alert.transition in _MEANS else []
+    lines = [_MEANS[alert.transition]] if alert.transition in _MEANS and _is_silence(alert) else []
     if alert.features_drifted:
         plural = "features" if alert.features_drifted > 1 else "feature"
         listed = "; ".join(map(_feature, alert.features[:LISTED]))
@@ -193,6 +194,11 @@ def _moved(alert: Alert) -> list[str]:
     if not alert.explanations_reliable:
         lines.append("The SAE is out of health: do not trust feature names now.")
     return lines
+
+
+def _is_silence(alert: Alert) -> bool:
+    """False of a lane whose windows do come, but do not count: its runbook says why."""
+    return alert.transition not in _WHAT_OF_WINDOWS or alert.cause_hint == "no_windows"
 
 
 def _where(lane: Lane) -> str:

@@ -16,6 +16,7 @@ from stream_interp.records.arrays import Arrays, pack, unpack
 from stream_interp.records.chunks import sha256, split
 from stream_interp.records.envelope import JSON, SAFETENSORS, Envelope, binary, read_json
 from stream_interp.records.lane import Lane
+from stream_interp.records.window import FLOAT32, DtypeName
 from stream_interp.settings import DriftSettings
 
 PART_TYPE = "interp.control.part.v1"
@@ -52,7 +53,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
 
 
 class ProjectorHeader(Struct, frozen=True, kw_only=True):
-    """What ENCODE needs to shape calibrated windows.
+    """What ENCODE needs to shape calibrated windows; it binds every worker to `compute_dtype`.
 
     Arrays: `mean` [r] float32, `whitening` [kept, r] float32, `cap` [d_sae] float32 (activation units).
     """
@@ -68,6 +69,7 @@ class ProjectorHeader(Struct, frozen=True, kw_only=True):
     fit_tokens: int
     shrinkage: float  # towards the mean eigenvalue; 0 where there were enough tokens
     kept_directions: int
+    compute_dtype: DtypeName = FLOAT32  # what the SAE multiplies in, as ENCODE proposed first
 
 
 class BaselineHeader(Struct, frozen=True, kw_only=True):
@@ -89,6 +91,7 @@ class BaselineHeader(Struct, frozen=True, kw_only=True):
     l0: float | None
     norm: float
     massive_share: float
+    compute_dtype: DtypeName = FLOAT32  # its projector's
     origin: int = 0  # the version that was promoted; 0: this one was learnt
 
 

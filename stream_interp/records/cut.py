@@ -11,7 +11,7 @@ from stream_interp.records.lane import Lane
 
 CE_TYPE = "interp.cut.v1"
 
-Reason = Literal["rejected", "incomplete", "late", "duplicate", "expired"]
+Reason = Literal["rejected", "incomplete", "late", "duplicate", "expired", "dtype_unavailable"]
 
 
 class LaneCount(Struct, frozen=True, kw_only=True):
@@ -36,7 +36,8 @@ class Cut(Struct, frozen=True, kw_only=True):
     `read_from` is the committed offset: the first offset of the oldest request that was incomplete at `b`.
     The account of a cut balances, in records: `pending_records` of the cut before + `records` = `counted_records` +
     `pending_records` + Σ `not_counted`. `expired` counts offsets that the log had deleted before we read them, and
-    chunks that waited for the rest of a request and went with them.
+    chunks that waited for the rest of a request and went with them. `dtype_unavailable` are whole requests of a lane
+    whose projector binds this process to a compute_dtype that it does not have.
     `open` and `dropped` are keyed by `request_key`: what waits, and what was given up (with the partition's largest
     timestamp then), so that a restart rebuilds the one and does not count the other.
     """

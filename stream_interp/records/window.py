@@ -7,9 +7,9 @@ record is chunked in one transaction; its position is that of its last chunk.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from stream_interp.errors import IntegrityError
 from stream_interp.records.arrays import Arrays, pack, unpack
@@ -24,7 +24,13 @@ MAX_WIDTH = 1 << 23  # of d_in and d_sae: whatever a header says becomes arrays 
 
 ERROR_EVERY = 20  # one of so many counted tokens is decoded for the error terms; less in short units
 
+FLOAT32 = "float32"  # the compute_dtype of fit windows, and of records that say none
+
+DTYPE_UNAVAILABLE = "dtype_unavailable"  # in not_counted: requests that this ENCODE has no way to encode as it must
+
 FIT, CALIBRATED = 0, 1  # projector_version 0 is a fit window; ≥ 1 names the projector that shaped the window
+
+DtypeName = Annotated[str, Meta(max_length=32)]
 
 SCORES = ("mean_sq_norm", "mahalanobis_sq", "error_share", "l0", "massive_share")
 
@@ -83,6 +89,8 @@ class WindowHeader(Struct, frozen=True, kw_only=True):
     not_counted: dict[str, int] = field(default_factory=dict)
     closed_at_ms: int
     acts_dtype: str
+    compute_dtype: str = FLOAT32  # what the SAE multiplied in: the projector's, and in fit windows float32
+    proposed_dtype: DtypeName = ""  # fit windows: what ENCODE proposes for the lane; empty until it has measured
     projector_version: int
     unit_tokens: int  # 0 in fit windows
     tier: Literal["T0", "T2"]

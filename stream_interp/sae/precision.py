@@ -8,13 +8,14 @@ from those.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
 
 from stream_interp.errors import ComputeDtypeUnavailable
+from stream_interp.sae.blocks import BLOCK_TOKENS
 from stream_interp.sae.canonical import Canonical
 from stream_interp.sae.encoder import SAE
 from stream_interp.sae.exact import Exact
@@ -29,6 +30,7 @@ MEASURED_TOKENS = 8_192
 _PART_TOKENS = 2_048  # of them at once: what fires in all might not fit
 _FIRST_LOOK_TOKENS = 32  # an emulated way would take minutes for all
 _HOPELESS = 4.0  # times as slow as float32
+_AT_MOST_S = 2.0  # of float32 alone; a worker that measures longer would look dead
 
 
 class Choice(NamedTuple):
@@ -36,6 +38,14 @@ class Choice(NamedTuple):
 
     compute_dtype: str
     line: str
+
+
+class _Measured(NamedTuple):
+    """Of one way: its time over that of float32 on the same tokens in turn, tokens/s, and how far firings agree."""
+
+    time_ratio: float
+    tokens_per_s: float
+    agreement: float
 
 
 def in_dtype(sae: SAE, compute_dtype: str) -> SAE:
@@ -53,33 +63,52 @@ def in_dtype(sae: SAE, compute_dtype: str) -> SAE:
     return replace(sae, canonical=_halved(sae.canonical, _HALVES[compute_dtype]))
 
 
+def copy_bytes(sae: SAE, compute_dtype: str) -> int:
+    """Memory that `in_dtype` takes beside the SAE itself."""
+    if compute_dtype == FLOAT32:
+        return 0
+    return sae.canonical.W_enc.nbytes * 5 // 4 if compute_dtype == EXACT else sae.memory_bytes // 2
+
+
 def choose(sae: SAE, x: torch.Tensor, clock: Callable[[], float] = time.perf_counter) -> Choice:
     """The fastest way whose firings on `x` [n, d_in] agree with float32 on AGREEMENT of the entries that either has.
 
     Args:
         sae: of float32, on the device where it is to run.
-        x: tokens of the lane, some MEASURED_TOKENS.
+        x: tokens of the lane, some MEASURED_TOKENS; fewer of them are used where float32 would take long.
         clock: in seconds.
     """
-    line, best_s, best = list[str](), float("inf"), FLOAT32
-    for name, way in _ways(sae):
-        if way is not sae and is_emulated(sae, way, x, clock):
-            line.append(f"{name} is emulated")
-            continue
-        way.firings(x[:_PART_TOKENS])  # whatever it does once
-        taken_s, agrees = _seconds(way, x, clock), 1.0 if way is sae else agreement(sae, way, x)
-        line.append(f"{name} {len(x) / taken_s:,.0f} tokens/s, agreement {agrees:.4f}")
-        if agrees >= AGREEMENT and taken_s < best_s:
-            best_s, best = taken_s, name
-    return Choice(best, f"{best} ({'; '.join(line)})")
+    few = x[:_FIRST_LOOK_TOKENS]
+    sae.firings(few)
+    x = x[: max(BLOCK_TOKENS, int(BLOCK_TOKENS * _AT_MOST_S / _seconds(sae, few, clock)))]
+    found = {name: _measured(sae, name, x, clock) for name in COMPUTE_DTYPES[1:]}
+    good = {name: m.time_ratio for name, m in found.items() if isinstance(m, _Measured) and m.agreement >= AGREEMENT}
+    best = min(good, key=good.__getitem__, default=FLOAT32)
+    told = "; ".join(f"{name} {_told(m)}" for name, m in found.items())
+    taken = best if good.get(best, 1.0) < 1.0 else FLOAT32
+    return Choice(taken, f"{taken} (on {len(x):,} tokens, against float32: {told})")
 
 
-def _ways(sae: SAE) -> Iterator[tuple[str, SAE]]:
-    for name in COMPUTE_DTYPES:
-        try:
-            yield name, in_dtype(sae, name)
-        except ComputeDtypeUnavailable:
-            continue
+def _measured(sae: SAE, name: str, x: torch.Tensor, clock: Callable[[], float]) -> _Measured | str:
+    """Or why not."""
+    try:
+        way = in_dtype(sae, name)
+    except ComputeDtypeUnavailable:
+        return "does not work here"
+    if is_emulated(sae, way, x, clock):
+        return "is emulated"
+    way.firings(x[:_PART_TOKENS])  # whatever it does once
+    float32_s = way_s = 0.0
+    for part in torch.split(x, _PART_TOKENS):
+        float32_s, way_s = float32_s + _seconds(sae, part, clock), way_s + _seconds(way, part, clock)
+    return _Measured(way_s / float32_s, len(x) / way_s, agreement(sae, way, x))
+
+
+def _told(measured: _Measured | str) -> str:
+    if isinstance(measured, str):
+        return measured
+    speed = f"{1 / measured.time_ratio:.2f} times as fast ({measured.tokens_per_s:,.0f} tokens/s)"
+    return f"{speed}, firings agree to {measured.agreement:.4f}"
 
 
 def is_emulated(sae: SAE, way: SAE, x: torch.Tensor, clock: Callable[[], float] = time.perf_counter) -> bool:

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 
@@ -6,7 +7,8 @@ from stream_interp.cli.configuration import Loaded, load, values
 from stream_interp.cli.options import flags
 from stream_interp.cli.setting_types import TYPES, shown
 from stream_interp.errors import UsageError
-from stream_interp.settings import Settings
+from stream_interp.sae.precision import COMPUTE_DTYPES
+from stream_interp.settings import SaeSettings, Settings
 
 TOML = """\
 unknown_sites = "reject"
@@ -278,6 +280,15 @@ def test_every_setting_is_listed_and_shown_without_secrets(tmp_path: Path) -> No
 )
 def test_pass_through_secrets_are_hidden(key: str) -> None:
     assert shown(f"kafka.librdkafka.{key}", "x") == "(hidden)"
+
+
+def test_dtypes_of_the_settings_are_the_ways_there_are(tmp_path: Path) -> None:
+    """The settings are read without torch, so they name them once more."""
+    assert set(get_args(get_type_hints(SaeSettings)["dtype"])) == {"auto", *COMPUTE_DTYPES}
+    assert _load(tmp_path).settings.sae.dtype == "auto"
+    assert _load(tmp_path, SAE__DTYPE="bfloat16").settings.sae.dtype == "bfloat16"
+    with pytest.raises(UsageError, match="float8"):
+        _load(tmp_path, SAE__DTYPE="float8")
 
 
 def test_a_word_without_equals_is_refused() -> None:

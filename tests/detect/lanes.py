@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 import torch
+from msgspec import structs
 
 from stream_interp.detect.state import DetectSettings, LaneState
 from stream_interp.detect.step import StepResult, new_lane, step
@@ -80,10 +82,11 @@ class Driver:
         self.results: list[StepResult] = []
         self.windows: list[Window] = []
 
-    def feed(self, items: list[Request], size: int = 8) -> list[str]:
-        """The transitions of the alerts that came of it."""
+    def feed(self, items: list[Request], size: int = 8, **said: str) -> list[str]:
+        """The transitions of the alerts that came of it. `said`: what the headers say beside."""
         transitions = []
-        for window in windows(items, self.shape, size, self.offset, self.sae):
+        for made in windows(items, self.shape, size, self.offset, self.sae):
+            window = replace(made, header=structs.replace(made.header, **said))
             position = Position(partition=0, offset=window.header.cut.b - 1)
             result = step(self.state, window, position, window.header.closed_at_ms)
             self.state, self.offset = result.state, window.header.cut.b

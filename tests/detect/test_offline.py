@@ -53,6 +53,7 @@ def test_short_requests_of_a_file_are_left_out_of_its_baseline(tmp_path: Path) -
 def test_requests_without_a_counted_token_do_not_hold_up_the_phases(tmp_path: Path) -> None:
     learnt = learn(write(tmp_path / "base", [TOKENS] * 600, special=[5, 300]))
     assert learnt.state.phase == "armed"
+    assert learnt.state.compute_dtype == "float32"
     assert learnt.state.reasons == {"too_short": 2}
     assert learnt.state.baseline.header.fit_requests == 119  # type: ignore[union-attr]
     assert learnt.state.baseline.header.requests == 479  # type: ignore[union-attr]

@@ -66,6 +66,19 @@ def test_a_state_of_a_version_that_knew_no_orders_is_read() -> None:
     assert state.incident is not None
 
 
+def test_a_state_of_a_version_that_knew_no_compute_dtype_is_read() -> None:
+    learning = replayed(RECORDS[:2])[0].lanes[LANE.lane_id]
+    for state in (learning, WHOLE.lanes[LANE.lane_id]):
+        header, arrays = unpack(dump_state(state), StateHeader)
+        older = {name: value for name, value in header.state.items() if not name.startswith("unencoded")}
+        for part in ("learned", "projector"):
+            if older[part]:
+                older[part] = {k: v for k, v in older[part].items() if not k.endswith("_dtype")}
+        again = load_state(pack(structs.replace(header, state=older), arrays))
+        assert (again.compute_dtype, again.unencoded) == ("float32", False)
+        assert dump_state(again) == dump_state(state)
+
+
 @pytest.mark.parametrize("data", [b"", b"not a state", dump_state(WHOLE.lanes[LANE.lane_id])[:-100]])
 def test_other_bytes_are_an_integrity_error(data: bytes) -> None:
     with pytest.raises(IntegrityError):

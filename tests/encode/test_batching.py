@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -78,6 +80,24 @@ def test_open_work_waits_until_it_fills_a_block_and_closed_work_never_does():
     batches.work_off([closed], [waits])
     assert [len(b) for b in encoded.batches[1:]] == [1]
     assert (len(closed.work), len(waits.work)) == (0, 1)
+
+
+def test_a_batch_is_of_one_way_and_each_way_has_its_own_count_of_firings(monkeypatch):
+    encoded, exact = Encoded(), entry("a")
+    half = replace(exact, shape=replace(exact.shape, compute_dtype="bfloat16"))
+    windows = [window_of(exact), window_of(half), window_of(entry("b"))]
+    batches = Batches(encoded)
+    batches.work_off([cut_of(windows, 30)], [])
+    found = [{w.entry.shape.compute_dtype for w in batch} for batch in encoded.batches]
+    assert found == [{"float32"}, {"bfloat16"}]
+    assert [len(batch) for batch in encoded.batches] == [20, 10]
+    limit = SAE.d_sae * TOKENS * 4
+    monkeypatch.setattr(batching, "MAX_FIRINGS", limit)
+    fresh = Batches(encoded)
+    fresh.work_off([cut_of(windows[:1], 40)], [])
+    done = len(encoded.batches)
+    fresh.work_off([cut_of(windows[1:2], 40)], [])
+    assert len(encoded.batches[done]) == 4  # nothing is known of this way yet
 
 
 def test_a_window_is_one_run_of_each_batch_in_log_order():

@@ -7,7 +7,13 @@ import torch
 
 from stream_interp.encode import lanes as lanes_module
 from stream_interp.encode import requests
-from stream_interp.encode.bounds import MAX_POLL_RECORDS, MIN_POLL_RECORDS, memory_bound_bytes, next_poll_records
+from stream_interp.encode.bounds import (
+    MAX_POLL_RECORDS,
+    MIN_POLL_RECORDS,
+    SAE_TIMES,
+    memory_bound_bytes,
+    next_poll_records,
+)
 from stream_interp.encode.dead_letter_rate import DeadLetterRate
 from stream_interp.encode.lanes import Lanes
 from stream_interp.errors import StreamInterpError
@@ -48,7 +54,7 @@ def test_polls_shrink_when_a_turn_takes_long_or_brings_much_and_grow_back():
 
 def test_memory_grows_with_partitions_and_request_size():
     small, large = RequestSettings(max_bytes=2**20), RequestSettings(max_bytes=2**21)
-    assert memory_bound_bytes(small, 2, 5) - memory_bound_bytes(small, 2, 0) == 5
+    assert memory_bound_bytes(small, 2, 5) - memory_bound_bytes(small, 2, 0) == 5 * SAE_TIMES
     assert memory_bound_bytes(large, 2, 0) - memory_bound_bytes(small, 2, 0) == 2 * 4 * 2**20
 
 

@@ -6,8 +6,11 @@ import time
 from collections import Counter, defaultdict
 
 import numpy as np
+from msgspec import structs
 from safetensors.numpy import load, load_file
 
+from stream_interp.detect.learning import absorb, make_projector
+from stream_interp.records.control import encode_control, make_control, read_projector
 from stream_interp.records.snapshot import Snapshot, encode_snapshot
 from tests.encode.bad_snapshots import bad_snapshots
 from tests.encode.workers import D_IN, D_SAE, Bench, heartbeats
@@ -137,12 +140,40 @@ def test_one_request_a_window(bench: Bench):
     bench.apply_topics(1)
     envelopes = [e for e in snapshots(40, seed=6) if b"layer.1" in dict(e.headers)["ce_hookname"]]
     bench.produce("interp.activations", envelopes)
-    one = {"window.requests": "1", "window.min_age_s": "0", "window.max_age_s": "0"}
+    one = {"window.requests": "1", "window.min_age_s": "0", "window.max_age_s": "0", "sae.dtype": "bfloat16"}
     with bench.worker(**one) as worker:
         until(lambda: bench.covered() >= len(envelopes), worker)
         assert worker.terminate() == 0
     windows = bench.windows()
     assert [w.header.requests for w in windows] == [1] * 40
+    assert {(w.header.proposed_dtype, w.header.compute_dtype) for w in windows} == {("bfloat16", "float32")}
+
+
+def test_projectors_bind_lanes_and_a_lane_bound_to_what_is_not_known_here_is_left_out(bench: Bench):
+    bench.apply_topics(1)
+    envelopes = snapshots(20, seed=11)
+    bench.produce("interp.activations", envelopes)
+    with bench.worker() as worker:
+        until(lambda: bench.covered() >= len(envelopes), worker)
+        assert worker.terminate() == 0
+    fits = {w.header.lane.hook_name: w for w in bench.windows()}
+    for hook, dtype in zip(HOOKS, ("bfloat16", "float8"), strict=False):
+        header, arrays = read_projector(make_projector(absorb(None, fits[hook]), fits[hook].header.lane, version=5))
+        bound = make_control("projector", structs.replace(header, compute_dtype=dtype), arrays, "test", "")
+        bench.produce("interp.control", encode_control(bound))
+    more = snapshots(20, seed=12, name="s")
+    bench.produce("interp.activations", more)
+    with bench.worker() as worker:
+        until(lambda: bench.covered() >= len(envelopes) + len(more), worker)
+        assert worker.terminate() == 0
+        assert worker.text.count("its requests are not encoded") == 1
+    later = [w.header for w in bench.windows() if w.header.projector_version == 5]
+    assert {(h.lane.hook_name, h.compute_dtype, h.requests > 0) for h in later} == {
+        (HOOKS[0], "bfloat16", True), (HOOKS[1], "float8", False),
+    }  # fmt: skip
+    left_out = sum(h.not_counted.get("dtype_unavailable", 0) for h in later if h.lane.hook_name == HOOKS[1])
+    assert left_out == 20
+    check_tiling(bench, bench.windows())
 
 
 def test_more_incomplete_requests_than_the_metadata_holds_survive_a_kill(bench: Bench):

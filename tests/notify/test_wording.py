@@ -55,6 +55,14 @@ def test_a_blind_lane_says_what_that_means() -> None:
     assert "runbook: deploy/runbooks/no_windows.md" in lines
 
 
+def test_a_lane_whose_windows_do_not_count_is_not_said_to_have_none() -> None:
+    title, lines = told(alert("blind", cause_hint="compute_dtype"))
+    assert title == "critical: blind: requests are not judged on credit-risk/hidden (compute_dtype)"
+    assert not any("arrive" in line for line in lines)
+    assert "runbook: deploy/runbooks/compute_dtype.md" in lines
+    assert "requests are judged again" in told(alert("seeing", cause_hint="compute_dtype"))[0]
+
+
 def test_a_runbook_with_an_address_is_a_link_and_not_said_twice() -> None:
     _, lines = told(OPENED, Wording(ui_url="", runbook_url="https://wiki.test/runbooks"))
     assert not any(line.startswith("runbook:") for line in lines)

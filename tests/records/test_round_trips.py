@@ -14,6 +14,7 @@ from stream_interp.errors import IntegrityError
 from stream_interp.records import alert, cut, delivery, dlq, example, heartbeat, status
 from stream_interp.records.arrays import pack, unpack
 from stream_interp.records.chunks import Joiner
+from stream_interp.records.control import read_baseline, read_projector
 from stream_interp.records.envelope import Envelope, header_map, json_record, read_json, rfc3339
 from stream_interp.records.lane import Lane, digest
 from stream_interp.records.window import WindowHeader, decode_window, encode_window
@@ -121,6 +122,20 @@ def test_any_arrays_survive(named: dict[str, np.ndarray]):
     for name, array in named.items():
         assert (again[name].dtype, again[name].shape) == (array.dtype, array.shape)
         np.testing.assert_array_equal(again[name], array)
+
+
+@pytest.mark.parametrize("header", [s.WINDOW.header, read_projector(s.PROJECTOR)[0], read_baseline(s.BASELINE)[0]])
+def test_headers_of_before_compute_dtype_mean_float32(header: Any):
+    older = msgspec.to_builtins(header)
+    assert older.pop("compute_dtype") == "bfloat16"
+    older.pop("proposed_dtype", None)
+    read = msgspec.convert(older, type(header))
+    assert (read.compute_dtype, getattr(read, "proposed_dtype", "")) == ("float32", "")
+
+
+def test_a_proposal_is_a_word():
+    with pytest.raises(IntegrityError, match="proposed_dtype"):
+        decode_window(pack(msgspec.structs.replace(s.WINDOW_FIT.header, proposed_dtype="x" * 33), {}))
 
 
 PACKED = pack(s.WINDOW.header, s.WINDOW.arrays)

@@ -73,8 +73,8 @@ SNAPSHOT_CHUNK = Snapshot(
 _LENGTHS = np.bincount(length_bins(np.array([5, 5, 40])), minlength=BINS)
 _HEADER = WindowHeader(
     lane=LANE, cut=CutRef(topic="interp.activations", partition=0, a=100, b=107), requests=REQUESTS, tokens=50,
-    not_counted={"duplicate": 1}, closed_at_ms=AT_MS, acts_dtype="float16", projector_version=AT_MS - 1,
-    unit_tokens=5, tier="T2", d_in=D_IN, d_sae=D_SAE,
+    not_counted={"duplicate": 1}, closed_at_ms=AT_MS, acts_dtype="float16", compute_dtype="bfloat16",
+    projector_version=AT_MS - 1, unit_tokens=5, tier="T2", d_in=D_IN, d_sae=D_SAE,
     sums=LaneSums(error_tokens=50, x_sq_sum=210.0, err_sq_sum=12.5, x_dot_xhat=198.0, xhat_sq_sum=190.0, l0_sum=90.0,
                   norm_sum=101.0),
 )  # fmt: skip
@@ -93,8 +93,8 @@ WINDOW = Window(_HEADER, _FEATURES | {"request_scores": _floats(REQUESTS, len(SC
 _FIT_ARRAYS = {"fit_sum": _floats(D_IN), "fit_scatter": _floats(D_IN * (D_IN + 1) // 2).astype(np.float32)}
 _FIT_HEADER = WindowHeader(
     lane=LANE, cut=CutRef(topic="interp.activations", partition=0, a=93, b=100), requests=REQUESTS, tokens=50,
-    closed_at_ms=AT_MS - 5_000, acts_dtype="float16", projector_version=0, unit_tokens=0, tier="T2", d_in=D_IN,
-    d_sae=D_SAE, sums=LaneSums(error_tokens=50, fit_tokens=50),
+    closed_at_ms=AT_MS - 5_000, acts_dtype="float16", proposed_dtype="bfloat16", projector_version=0, unit_tokens=0,
+    tier="T2", d_in=D_IN, d_sae=D_SAE, sums=LaneSums(error_tokens=50, fit_tokens=50),
 )  # fmt: skip
 WINDOW_FIT = Window(_FIT_HEADER, WINDOW.arrays | _FIT_ARRAYS)
 
@@ -150,7 +150,7 @@ PROJECTOR = make_control(
     "projector",
     ProjectorHeader(
         lane=LANE, version=AT_MS - 1, unit_tokens=5, d_in=D_IN, d_sae=D_SAE, fit_requests=2_000, fit_tokens=10_000,
-        shrinkage=0.0, kept_directions=3,
+        shrinkage=0.0, kept_directions=3, compute_dtype="bfloat16",
     ),
     {
         "mean": _floats(D_IN).astype(np.float32),
@@ -164,6 +164,7 @@ BASELINE = make_control(
     BaselineHeader(
         lane=LANE, version=AT_MS, projector_version=AT_MS - 1, requests=REQUESTS, fit_requests=2_000, tokens=50,
         too_short=0, provisional=True, explained_variance=0.82, l0=1.7, norm=2.0, massive_share=0.0,
+        compute_dtype="bfloat16",
     ),
     {
         "requests_fired": np.arange(D_SAE, dtype=np.int64) % REQUESTS,
