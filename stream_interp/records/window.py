@@ -48,10 +48,7 @@ ARRAYS = {
     "act_sq_sum": ("float64", "activation units squared, as act_sum"),
     "mag_sum": ("float64", "Σ over requests of min(request maximum / cap_f, 1); 0 in fit windows"),
     "request_max": ("float32", "largest request maximum, activation units; what cap_f comes from"),
-    "request_scores": (
-        "float32",
-        "[requests, scores], requests in log order, the first of SCORES; NaN where not available",
-    ),
+    "request_scores": ("float32", f"[requests, {' | '.join(SCORES)}], log order; NaN: none; old: fewer columns"),
     "x_sum": ("float64", "[d_in], or of transcoders [d_out]: Σ over error tokens of what the SAE explains"),
     "length_histogram": ("int64", "requests by counted tokens, bins of `length_bins`"),
     "fit_sum": ("float64", "[r], fit windows: Σ of the moment coordinates over counted tokens that are not massive"),

@@ -47,7 +47,7 @@ PROJECTOR_ARRAYS = {
 }
 BASELINE_ARRAYS = {
     "requests_fired": ("int64", "[d_sae], calibration requests in which the feature fired"),
-    "calibration_scores": ("float32", "[requests, scores], log order, the first of SCORES; NaN where not available"),
+    "calibration_scores": ("float32", window.ARRAYS["request_scores"][1]),
 }
 ARRAY_RECORDS: dict[str, tuple[type[msgspec.Struct], Arrays]] = {
     "window": (window.WindowHeader, window.ARRAYS),
