@@ -18,7 +18,7 @@ from stream_interp.evidence.path import Series, _point
 from stream_interp.records.alert import Alert
 from stream_interp.records.arrays import pack, unpack
 from stream_interp.records.control import read_projector
-from stream_interp.records.window import SCORES, Window, widened
+from stream_interp.records.window import SCORE_TITLES, SCORES, Window, widened
 from tests.detect.log import LANE, SETTINGS, consumed, fresh, replayed, story, window_records
 
 BEFORE = 5  # scores that there were
@@ -72,6 +72,7 @@ def test_a_row_means_the_same_test_whatever_the_baseline_has() -> None:
         names = SCORES[:columns]
         of = [test for test in armed.SCORE_TESTS if test.score in names]
         assert of == list(armed.SCORE_TESTS[: len(of)])
+    assert list(SCORE_TITLES) == list(SCORES)
     assert [test for test in armed.SCORE_TESTS if test.score == "surprise"] == [("surprise", "up", "t0")]
 
 
