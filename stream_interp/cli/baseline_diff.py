@@ -18,7 +18,7 @@ from stream_interp.errors import IntegrityError, UsageError
 from stream_interp.records.arrays import Arrays
 from stream_interp.records.control import BaselineHeader, Versioned, read_baseline, read_projector
 from stream_interp.records.promotion import find_version
-from stream_interp.records.window import SCORES
+from stream_interp.records.window import SCORES, widened
 
 TOP_FEATURES = 20
 HEADER = ("requests", "fit_requests", "tokens", "too_short", "provisional", "projector_version", "compute_dtype")
@@ -60,12 +60,13 @@ def diff(
 def compare(before: tuple[BaselineHeader, Arrays], after: tuple[BaselineHeader, Arrays]) -> dict[str, Any]:
     """What they disagree on. Raises IntegrityError where they cannot be compared."""
     (one, one_arrays), (two, two_arrays) = before, after
+    both = one_arrays, two_arrays
     moved = moved_features(one_arrays["requests_fired"], one.requests, two_arrays["requests_fired"], two.requests)
     return {
         "before": msgspec.to_builtins(one),
         "after": msgspec.to_builtins(two),
         "score_medians": {
-            name: [_median(arrays["calibration_scores"][:, k]) for arrays in (one_arrays, two_arrays)]
+            name: [_median(widened(arrays["calibration_scores"], len(SCORES))[:, k]) for arrays in both]
             for k, name in enumerate(SCORES)
         },
         "features": len(one_arrays["requests_fired"]),
@@ -144,7 +145,7 @@ def _show(report: dict[str, Any], unit_tokens: list[int | None]) -> None:
         columns = ["feature", "rate before", "interval", "rate after", "interval", "ratio at least"]
         emit_table("", columns, [_row(moved) for moved in report["moved_most"]])
     if before["projector_version"] != after["projector_version"]:
-        notice("the projectors differ: mahalanobis_sq is measured in another space on each side")
+        notice("the projectors differ: mahalanobis_sq and surprise are measured by other scales on each side")
     if before["compute_dtype"] != after["compute_dtype"]:
         notice("the SAE multiplies in other numbers on each side: features near their threshold fire at other rates")
     if None not in unit_tokens and len(set(unit_tokens)) > 1:

@@ -8,18 +8,17 @@ from numpy.typing import NDArray
 from stream_interp.detect.armed import DIRECTIONS, SCORE_TESTS, Evidence, Tests, median, score_thresholds
 from stream_interp.detect.incident import Incident
 from stream_interp.detect.state import LaneState
-from stream_interp.records.alert import Alert, FeatureDrift, Group, ScoreDrift, Severity, Transition, event_id
+from stream_interp.records.alert import Alert, FeatureDrift, ScoreDrift, Severity, Transition, event_id
 from stream_interp.records.lane import Lane, digest
 from stream_interp.records.window import SCORES
 
 TOP_FEATURES = 20  # listed in alerts and status; the incident itself keeps all
 
 
-def cause_hint(groups: tuple[Group, ...]) -> str:
-    """The likeliest cause class. T0 sees activations without the SAE: when it is silent, the SAE is to blame."""
-    if "t0" not in groups and "health" in groups:
-        return "sae_health"
-    return "data_shift"
+def cause_hint(incident: Incident) -> str:
+    """The likeliest cause class. Some scores see activations without the SAE: when they are silent, it is to blame."""
+    raw = any(SCORE_TESTS[k].is_raw for k in incident.scores.index)
+    return "sae_health" if "health" in incident.groups and not raw else "data_shift"
 
 
 def feature_drifts(
@@ -83,7 +82,7 @@ def incident_alert(
         transition=transition,
         severity=severity,
         status="ok" if transition == "resolved" else severity,
-        cause_hint=cause_hint(incident.groups),
+        cause_hint=cause_hint(incident),
         groups=list(incident.groups),
         features_drifted=incident.features_drifted,
         features=feature_drifts(incident, state.tests, state.evidence),
@@ -97,7 +96,7 @@ def incident_alert(
         baseline_version=state.baseline.header.version,
         explanations_reliable="health" not in incident.groups,
         note=note,
-        runbook=f"{cause_hint(incident.groups)}.md",
+        runbook=f"{cause_hint(incident)}.md",
     )
 
 

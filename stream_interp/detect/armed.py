@@ -15,7 +15,7 @@ from stream_interp.drift.intervals import DELTA, clopper_pearson
 from stream_interp.records.alert import Group
 from stream_interp.records.arrays import Arrays
 from stream_interp.records.control import BaselineHeader
-from stream_interp.records.window import SCORES, Window
+from stream_interp.records.window import SCORES, Window, scores_of
 from stream_interp.settings import DriftSettings
 
 HIGHEST_TESTED_RATE = 0.95  # an up-test whose null touches 1 can never alarm
@@ -31,7 +31,14 @@ class ScoreTest(NamedTuple):
     direction: Direction
     group: Group
 
+    @property
+    def is_raw(self) -> bool:
+        """It sees the activations alone, not what an SAE makes of them."""
+        return self.group == "t0" and self.score not in _NEED_SAE
 
+
+# In the order of SCORES, new ones last. A baseline has those of the scores that it was counted with, so that its δ, its
+# shares and its evidence stay as they were frozen, and a row means the same test whatever the baseline.
 SCORE_TESTS = (
     ScoreTest("mean_sq_norm", "up", "t0"),
     ScoreTest("mean_sq_norm", "down", "t0"),
@@ -40,8 +47,9 @@ SCORE_TESTS = (
     ScoreTest("l0", "up", "health"),
     ScoreTest("l0", "down", "health"),
     ScoreTest("massive_share", "up", "health"),
+    ScoreTest("surprise", "up", "t0"),
 )
-_NEED_SAE = {"error_share", "l0"}
+_NEED_SAE = {"error_share", "l0", "surprise"}
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,7 @@ class Tests:
 
     Attributes:
         rates: up-tests and down-tests of the features.
+        scores: the first K of SCORE_TESTS, K as the baseline has it.
         rate_baseline: [d_sae] share of baseline requests in which each feature fired.
         thresholds: A in weeks, by group.
         medians: baseline median of each score that the lane has.
@@ -92,22 +101,23 @@ class Tests:
 
 def build(baseline: BaselineHeader, arrays: Arrays, settings: DriftSettings) -> Tests:
     """Arms the tests. Half of δ goes to the features' intervals, half to the thresholds of the scores."""
-    fired, scores = arrays["requests_fired"].astype(np.int64), arrays["calibration_scores"].astype(np.float32)
+    fired, scores = arrays["requests_fired"].astype(np.int64), arrays["calibration_scores"][:, : len(SCORES)]
     n, d_sae = baseline.requests, len(fired)
     low, high = clopper_pearson(fired, n, DELTA / 2 / max(2 * d_sae, 1))
     up = _rate_tests("up", high * settings.tolerance)
     down = _rate_tests("down", low / settings.tolerance, at_least=1 / settings.sla_requests)
-    columns = [(SCORES.index(t.score), 1 if t.direction == "up" else -1) for t in SCORE_TESTS]
+    scores, names = scores.astype(np.float32), SCORES[: scores.shape[1]]
+    tests = [t for t in SCORE_TESTS if t.score in names]
+    columns = [(names.index(t.score), 1 if t.direction == "up" else -1) for t in tests]
     if not d_sae:
-        scores = scores.copy()
-        scores[:, [SCORES.index(s) for s in _NEED_SAE]] = np.nan
-    exceed = exceedance.build(scores, columns, DELTA / 2 / (len(SCORE_TESTS) * len(exceedance.RANKS)))
-    armed = {group: sum(t.group == group and bool(a) for t, a in zip(SCORE_TESTS, exceed.armed, strict=True))
+        scores[:, [name in _NEED_SAE for name in names]] = np.nan
+    exceed = exceedance.build(scores, columns, DELTA / 2 / (len(tests) * len(exceedance.RANKS)))
+    armed = {group: sum(t.group == group and bool(a) for t, a in zip(tests, exceed.armed, strict=True))
              for group in ("t0", "health")}  # fmt: skip
     armed["features"] = int(up.armed.sum() + down.armed.sum())
     a_weeks = budget.thresholds(armed, settings.false_alarms_per_week)
     ratio = _detectable_ratio(np.maximum(fired, 0.5) / max(n, 1), up, down, a_weeks.get("features", np.inf), settings)
-    medians = {name: value for i, name in enumerate(SCORES) if (value := median(scores[:, i])) is not None}
+    medians = {name: value for i, name in enumerate(names) if (value := median(scores[:, i])) is not None}
     return Tests({"up": up, "down": down}, exceed, fired / max(n, 1), a_weeks, medians, ratio)
 
 
@@ -208,9 +218,9 @@ class ScoreCrossing(NamedTuple):
 
 def update_scores(tests: Tests, evidence: Evidence, window: Window, w: float) -> ScoreCrossing:
     """One step a request, in log order; the window's time is spread evenly over its requests."""
-    over = exceedance.exceeds(tests.scores, window.arrays["request_scores"].astype(np.float32))
+    over = exceedance.exceeds(tests.scores, scores_of(window))
     m, a_weeks = evidence.scores, score_thresholds(tests)
-    peak, first = np.zeros(len(SCORE_TESTS)), np.zeros(len(SCORE_TESTS), np.int64)
+    peak, first = np.zeros(len(a_weeks)), np.zeros(len(a_weeks), np.int64)
     cell_peak = np.zeros(tests.scores.thresholds.shape)
     if not len(over):  # the time passed all the same
         return ScoreCrossing(replace(evidence, scores=m + w), peak, cell_peak, first)
@@ -241,5 +251,5 @@ def score_thresholds(tests: Tests) -> Floats:
     """A of each score test, [K] weeks; inf where unarmed."""
     return np.array(
         [tests.thresholds.get(t.group, np.inf) if armed else np.inf
-         for t, armed in zip(SCORE_TESTS, tests.scores.armed, strict=True)]
+         for t, armed in zip(SCORE_TESTS, tests.scores.armed, strict=False)]  # the first K
     )  # fmt: skip

@@ -11,7 +11,7 @@ from stream_interp.detect.armed import DIRECTIONS, SCORE_TESTS, Evidence, ScoreC
 from stream_interp.drift import esr, exceedance, recovery
 from stream_interp.drift.esr import Direction, Floats
 from stream_interp.records.alert import Group
-from stream_interp.records.window import Window
+from stream_interp.records.window import Window, scores_of
 
 CRITICAL_FACTOR = 20.0  # one test at 20·A makes an incident critical
 
@@ -194,7 +194,7 @@ def _recovery(listed: Listed, p: Floats, alarmed: Direction, n: float, counts: F
 
 
 def _score_recovery(listed: Listed, tests: Tests, window: Window) -> Listed:
-    scores = window.arrays["request_scores"].astype(np.float32)
+    scores = scores_of(window)
     x = exceedance.exceeds(tests.scores, scores).sum(axis=0)[listed.index].astype(np.float64)
     known = (~np.isnan(scores[:, tests.scores.column[listed.index]])).sum(axis=0)  # a missing score is no evidence
     n, p = np.repeat(known, x.shape[1]).astype(np.float64), tests.scores.null_rates[listed.index]

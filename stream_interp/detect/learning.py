@@ -15,7 +15,7 @@ from stream_interp.records.control import BaselineHeader, ProjectorHeader, Versi
 from stream_interp.records.lane import Lane
 from stream_interp.records.lengths import percentile
 from stream_interp.records.moments import Moments, unpack_scatter
-from stream_interp.records.window import ERROR_EVERY, FLOAT32, SCORES, Window
+from stream_interp.records.window import ERROR_EVERY, FLOAT32, SCORES, Window, widened
 from stream_interp.settings import BaselineSettings
 
 FIT_SHARE = 0.2
@@ -34,7 +34,7 @@ class Learned:
         fired: [d_sae] int64, requests in which each feature fired.
         feature_max: [d_sae] float32, largest request maximum.
         fit_n, fit_sum, fit_scatter: moments of the tokens, [r] and [r, r]; empty in calibrate.
-        scores: windows' request scores, in log order.
+        scores: windows' request scores, in log order, all of one width: that of the newest version among them.
     """
 
     requests: int
@@ -74,7 +74,7 @@ def absorb(learned: Learned | None, window: Window) -> Learned:
         fit_sum=moments.total,
         fit_scatter=moments.scatter,
         sums=health.add(before.sums, health.of_window(window)),
-        scores=(*before.scores, arrays["request_scores"].astype(np.float32)),
+        scores=_with_scores(before.scores, arrays["request_scores"]),
     )
 
 
@@ -87,6 +87,17 @@ def _nothing(window: Window) -> Learned:
         fit_n=0, fit_sum=np.zeros(r), fit_scatter=np.zeros((r, r)),
         sums=health.reset(health.of_window(window)), scores=(),
     )  # fmt: skip
+
+
+def _with_scores(
+    before: tuple[NDArray[np.float32], ...], scores: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], ...]:
+    """Not wider than they came: from windows of before a score, a log gives the baseline that it gave before."""
+    width = before[-1].shape[1] if before else 0
+    columns = min(max(width, scores.shape[1]), len(SCORES))
+    if width < columns:
+        before = tuple(widened(part, columns) for part in before)
+    return (*before, widened(scores, columns))
 
 
 def _merged(before: Learned, window: Window) -> Moments:
@@ -102,7 +113,7 @@ def _merged(before: Learned, window: Window) -> Moments:
 
 
 def make_projector(fit: Learned, lane: Lane, version: int, author: str = "detect") -> Versioned:
-    """The projector that ends *fit*: unit_tokens, cap_f, the whitening of the tokens' covariance, compute_dtype."""
+    """The projector that ends *fit*: unit_tokens, cap_f, surprise_f, the tokens' whitening, and compute_dtype."""
     mean, whitening, shrinkage = _whitening(fit)
     unit_tokens = percentile(fit.lengths, UNIT_PERCENTILE)
     projector = ProjectorHeader(
@@ -111,7 +122,11 @@ def make_projector(fit: Learned, lane: Lane, version: int, author: str = "detect
         kept_directions=len(whitening), compute_dtype=fit.proposed_dtype or FLOAT32,
     )  # fmt: skip
     cap = np.where(fit.feature_max > 0, fit.feature_max, 1.0).astype(np.float32)
-    arrays = {"mean": mean.astype(np.float32), "whitening": whitening.astype(np.float32), "cap": cap}
+    surprise = -np.log((fit.fired + 0.5) / (fit.requests + 1))  # nats of "it fires in a request"; finite for those new
+    arrays = {
+        "mean": mean.astype(np.float32), "whitening": whitening.astype(np.float32), "cap": cap,
+        "surprise": surprise.astype(np.float32),
+    }  # fmt: skip
     return make_control("projector", projector, arrays, author, f"fit of {fit.requests} requests")
 
 
@@ -130,7 +145,7 @@ def _whitening(fit: Learned) -> tuple[NDArray[np.float64], NDArray[np.float64], 
 def stationary(calibration: Learned) -> bool:
     """Whether the calibration scores look like one distribution in their order (`drift.stationarity`)."""
     scores = np.concatenate(calibration.scores)
-    logs = np.array([stationarity.log_martingale(scores[:, i]) for i in range(len(SCORES))])
+    logs = np.array([stationarity.log_martingale(column) for column in scores.T])
     return bool(np.mean(np.exp(np.minimum(logs, 100.0))) < stationarity.REFUSED)
 
 

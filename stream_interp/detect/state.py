@@ -66,7 +66,7 @@ class LaneState:
         fault: why a record that the lane depends on could not be used; empty where all could.
         relearned: version of the latest order to learn again; baselines before it no longer count.
         stories: last alert of everything that is open, by its incident_id: the incident, blindness, faults.
-        recent_scores: [≤ RECENT_REQUESTS, len(SCORES)].
+        recent_scores: [≤ RECENT_REQUESTS, len(SCORES)]; of a checkpoint of before a score narrower, until a window.
         tests: follows from baseline and settings; a checkpoint leaves it out.
     """
 

@@ -17,7 +17,7 @@ from stream_interp.detect.state import RECENT_REQUESTS, Baseline, DetectSettings
 from stream_interp.records.alert import Alert, Position, Transition
 from stream_interp.records.control import Versioned, read_baseline, read_projector
 from stream_interp.records.lane import Lane
-from stream_interp.records.window import DTYPE_UNAVAILABLE, FIT, Window
+from stream_interp.records.window import DTYPE_UNAVAILABLE, FIT, SCORES, Window, scores_of, widened
 
 MS_PER_WEEK = 7 * 24 * 3600 * 1000
 MAX_CLOCK_LEAD_MS = 60_000
@@ -220,7 +220,7 @@ def _tick(state: LaneState, window: Window, elapsed_ms: int) -> StepResult:
     weeks = n / drift.requests_per_week if drift.clock == "requests" else elapsed_ms / MS_PER_WEEK
     scores = armed.update_scores(tests, state.evidence, window, weeks)
     evidence = replace(scores.evidence, rates=armed.update_rates(tests, state.evidence, window, weeks))
-    recent = np.concatenate([state.recent_scores, window.arrays["request_scores"].astype(np.float32)])
+    recent = np.concatenate([widened(state.recent_scores, len(SCORES)), scores_of(window)])
     sums, with_sae = health.of_window(window), window.header.d_sae > 0
     state = replace(
         state, evidence=evidence, requests=state.requests + n, weeks=state.weeks + weeks,

@@ -67,7 +67,7 @@ def _state_and_reason(state: LaneState) -> tuple[State, str]:
             "dtype_unavailable or other_dtype: run ENCODE where it works, or `baseline relearn`"
         )
     if state.incident is not None:
-        cause = cause_hint(state.incident.groups)
+        cause = cause_hint(state.incident)
         if state.incident.recovering:
             return "recovering", cause
         return ("critical" if state.incident.severity == "critical" else "warning"), cause
@@ -122,7 +122,7 @@ def _incident_card(state: LaneState) -> IncidentCard | None:
         severity="critical" if incident.severity == "critical" else "warning",
         opened_request=incident.opened_request,
         opened_at_ms=incident.opened_at_ms,
-        cause_hint=cause_hint(incident.groups),
+        cause_hint=cause_hint(incident),
         features_drifted=incident.features_drifted,
         features=feature_drifts(incident, tests, evidence),
         scores=score_drifts(incident, tests, state.recent_scores),

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stream_interp.encode.requests import moment_coordinates
+from stream_interp.encode.requests import LaneShape, moment_coordinates
 from stream_interp.encode.statistics import PerFeature, Statistics
 from stream_interp.encode.tokens import Bools, Item, Tokens
 from stream_interp.records.window import FIT, SCORES
@@ -207,7 +207,7 @@ def _sums(tokens: Tokens, fired: _Fired, errors: _Errors) -> Doubles:
 def _scores(
     items: Sequence[Item], tokens: Tokens, fired: _Fired, errors: _Errors, *, has_sae: bool
 ) -> NDArray[np.float32]:
-    """[n, len(SCORES)] over the unit; NaN where a score has no token or no SAE."""
+    """[n, len(SCORES)] over the unit; NaN where a score has no token, no SAE, or nothing fitted to go by."""
     unit, ordinary = tokens.in_unit, tokens.in_unit & ~tokens.massive
     n_unit, n_ordinary = _by_request(tokens, None, unit), _by_request(tokens, None, ordinary)
     none = np.full(len(items), np.nan)
@@ -218,6 +218,7 @@ def _scores(
             "error_share": none,
             "l0": none,
             "massive_share": _by_request(tokens, None, unit & tokens.massive) / n_unit,
+            "surprise": _surprise(items, tokens, fired, ordinary),
         }
         if has_sae:
             _, target_sq, err_sq, *_ = _error_sums(tokens, errors, unit)
@@ -230,18 +231,46 @@ def _scores(
 def _mahalanobis(items: Sequence[Item], tokens: Tokens, ordinary: Bools, n: Doubles) -> Doubles:
     """[n]: squared Mahalanobis distance of each request's mean in its lane's whitened directions."""
     distance = np.full(len(items), np.nan)
-    shapes = {id(shape): shape for shape, _ in items}.values()  # a handful of lanes
+    shapes = _shapes(items)
     if all(shape.mean is None for shape in shapes):
         return distance
     total = _rows_by_request(tokens, tokens.x, ordinary)
     mean = total / torch.from_numpy(n).to(total.device)[:, None]
     for shape in shapes:
         if shape.mean is not None and shape.whitening is not None and len(shape.whitening):
-            rows = np.array([i for i, (s, _) in enumerate(items) if s is shape])
+            rows = np.flatnonzero(_has_shape(items, shape))
             centred = moment_coordinates(mean[rows], shape.lane) - shape.mean.to(mean.device)
             whitened = product(centred, shape.whitening.to(mean.device).T, _REQUESTS_BLOCK)
             distance[rows] = whitened.square().sum(1).cpu().numpy()
     return distance
+
+
+def _surprise(items: Sequence[Item], tokens: Tokens, fired: _Fired, ordinary: Bools) -> Doubles:
+    """[n]: mean of the nats of each request's (token, feature) entries, in order; NaN where there are none.
+
+    Without massive tokens, as the other scores of the activations: a hundred times as many features fire in one, so
+    that its request's mean would be about that token alone.
+    """
+    shapes = _shapes(items)
+    if all(shape.surprise is None for shape in shapes):
+        return np.full(len(items), np.nan)
+    own = ordinary[fired.token]
+    request, feature = tokens.request[fired.token[own]], fired.feature[own]
+    nats = np.full(len(feature), np.nan)
+    for shape in shapes:
+        if shape.surprise is not None:
+            entries = _has_shape(items, shape)[request]
+            nats[entries] = shape.surprise[feature[entries]]
+    return np.bincount(request, nats, len(items)) / np.bincount(request, minlength=len(items))
+
+
+def _shapes(items: Sequence[Item]) -> Sequence[LaneShape]:
+    """Of a handful of lanes."""
+    return list({id(shape): shape for shape, _ in items}.values())
+
+
+def _has_shape(items: Sequence[Item], shape: LaneShape) -> Bools:
+    return np.array([own is shape for own, _ in items], np.bool_)
 
 
 def _fit_tokens(items: Sequence[Item], tokens: Tokens) -> tuple[torch.Tensor, NDArray[np.int64]]:

@@ -51,6 +51,8 @@ class LaneShape:
         unit_tokens: a request's first so many counted tokens make its indicators and scores; 0 = all of them.
         mean, whitening: [r] and [kept, r] float64, None in fit.
         cap: [d_sae] float32, what a request's maximum is divided by; None in fit.
+        surprise: [d_sae] float32, nats that each feature adds where it fires; None in fit, and where the projector was
+            made before there was such a score.
         error_every: one of so many counted tokens enters the error terms.
         massive: rule for massive-activation tokens: `share`, `norm:LIMIT` or `off`.
         compute_dtype: what the SAE multiplies in, a name of `sae.precision`.
@@ -63,6 +65,7 @@ class LaneShape:
     mean: torch.Tensor | None = None
     whitening: torch.Tensor | None = None
     cap: NDArray[np.float32] | None = None
+    surprise: NDArray[np.float32] | None = None
     massive: str = "share"
     compute_dtype: str = FLOAT32
 
@@ -80,6 +83,7 @@ def shape_of(lane: Lane, projector: tuple[ProjectorHeader, Arrays] | None, massi
         mean=torch.from_numpy(arrays["mean"].astype(np.float64)),
         whitening=torch.from_numpy(arrays["whitening"].astype(np.float64)),
         cap=arrays["cap"].astype(np.float32) if header.d_sae else None,
+        surprise=arrays["surprise"].astype(np.float32) if header.d_sae and "surprise" in arrays else None,
         massive=massive,
         compute_dtype=header.compute_dtype,
     )

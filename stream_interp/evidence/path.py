@@ -86,8 +86,11 @@ def _point(state: LaneState, series: Series) -> Point:
     assert state.evidence is not None
     tests, evidence = state.tests, state.evidence
     of_scores, a_scores = exceedance.value(tests.scores, evidence.scores), score_thresholds(tests)
-    log_e = {_score_name(k): _log(of_scores[k]) for k in series.scores}
-    log_a = {_score_name(k): _log(a_scores[k]) for k in series.scores}
+    log_e, log_a = dict[str, float | None](), dict[str, float | None]()
+    for k in series.scores:
+        known = k < len(of_scores)  # the baseline before may have been counted without this score
+        log_e[_score_name(k)] = _log(of_scores[k]) if known else None
+        log_a[_score_name(k)] = _log(a_scores[k]) if known else None
     for feature, direction in series.features:
         m = evidence.rates[direction].m
         known = feature < m.shape[1]  # another baseline may have been made with another SAE

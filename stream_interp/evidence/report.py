@@ -19,12 +19,13 @@ from stream_interp.evidence.story import Story
 from stream_interp.records.alert import Alert, FeatureDrift
 from stream_interp.records.envelope import rfc3339
 from stream_interp.records.text import inert
+from stream_interp.records.window import SCORE_TITLES
 
 LIMIT = 120  # characters of a name or reason
 _INTERVAL_ALPHA = 0.025  # a side
 
 CAUSES = {
-    "data_shift": "the data or the model's activations changed: tests that need no SAE moved",
+    "data_shift": "the data or the model's activations changed: tests of whole requests or of features moved",
     "sae_health": "the SAE no longer explains the activations: feature names must not be trusted",
     "traffic_mix": "the lengths of requests changed",
 }
@@ -69,6 +70,7 @@ def render(story: Story, card: Card, path: Sequence[Point], differences: Sequenc
         rows=[_row(f) for f in strongest.features] if strongest else [], cause=CAUSES, when=_when, log10=_log10,
         evidence_chart=_evidence_chart(path, story.transitions), health_charts=_health_charts(path),
         coverage=_coverage(story), events=_events(story), differences=differences, windows=len(path),
+        score_titles=SCORE_TITLES,
     )  # fmt: skip
 
 

@@ -55,7 +55,8 @@ class Manifest(Struct, frozen=True, kw_only=True):
 class ProjectorHeader(Struct, frozen=True, kw_only=True):
     """What ENCODE needs to shape calibrated windows; it binds every worker to `compute_dtype`.
 
-    Arrays: `mean` [r] float32, `whitening` [kept, r] float32, `cap` [d_sae] float32 (activation units).
+    Arrays: `mean` [r] float32, `whitening` [kept, r] float32, `cap` [d_sae] float32 (activation units), `surprise`
+    [d_sae] float32 (nats; records of before that score have none).
     """
 
     schema_version: Literal[1] = 1
@@ -75,7 +76,8 @@ class ProjectorHeader(Struct, frozen=True, kw_only=True):
 class BaselineHeader(Struct, frozen=True, kw_only=True):
     """What DETECT tests against, frozen.
 
-    Arrays: `requests_fired` [d_sae] int64; `calibration_scores` [n, len(SCORES)] float32 in log order.
+    Arrays: `requests_fired` [d_sae] int64; `calibration_scores` [n, scores] float32 in log order,
+    the first of SCORES: as many as were known to the windows that it was counted from.
     """
 
     schema_version: Literal[1] = 1

@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+import numpy as np
 from msgspec import Meta, Struct, field
+from numpy.typing import NDArray
 
 from stream_interp.errors import IntegrityError
 from stream_interp.records.arrays import Arrays, pack, unpack
@@ -32,7 +34,16 @@ FIT, CALIBRATED = 0, 1  # projector_version 0 is a fit window; ≥ 1 names the p
 
 DtypeName = Annotated[str, Meta(max_length=32)]
 
-SCORES = ("mean_sq_norm", "mahalanobis_sq", "error_share", "l0", "massive_share")
+# Columns of `request_scores`. New ones come last: records of a version before have fewer, the first of these.
+SCORES = ("mean_sq_norm", "mahalanobis_sq", "error_share", "l0", "massive_share", "surprise")
+SCORE_TITLES = {
+    "mean_sq_norm": "mean squared norm of a token",
+    "mahalanobis_sq": "distance of the mean token from that of the baseline",
+    "error_share": "share of the activations that the SAE does not explain",
+    "l0": "features that fire in a token",
+    "massive_share": "share of tokens with one huge coordinate",
+    "surprise": "how rare the features that fire are, in nats",
+}
 
 # name → (dtype, unit). Feature arrays [m] list only the features that fired; `feature_ids` says which.
 ARRAYS = {
@@ -43,7 +54,7 @@ ARRAYS = {
     "act_sq_sum": ("float64", "activation units squared, as act_sum"),
     "mag_sum": ("float64", "Σ over requests of min(request maximum / cap_f, 1); 0 in fit windows"),
     "request_max": ("float32", "largest request maximum, activation units; what cap_f comes from"),
-    "request_scores": ("float32", "[requests, len(SCORES)], requests in log order, NaN where not available"),
+    "request_scores": ("float32", f"[requests, {' | '.join(SCORES)}], log order; NaN: none; old: fewer columns"),
     "x_sum": ("float64", "[d_in], or of transcoders [d_out]: Σ over error tokens of what the SAE explains"),
     "length_histogram": ("int64", "requests by counted tokens, bins of `length_bins`"),
     "fit_sum": ("float64", "[r], fit windows: Σ of the moment coordinates over counted tokens that are not massive"),
@@ -112,6 +123,18 @@ class Window:
 
     header: WindowHeader
     arrays: Arrays
+
+
+def widened(scores: NDArray[np.floating], columns: int) -> NDArray[np.float32]:
+    """Request scores of any version, [n, any], as [n, columns]: NaN for scores that it did not know."""
+    known = scores[:, :columns].astype(np.float32, copy=False)
+    missing = columns - known.shape[1]
+    return np.pad(known, ((0, 0), (0, missing)), constant_values=np.nan) if missing else known
+
+
+def scores_of(window: Window) -> NDArray[np.float32]:
+    """A window's request scores [n, len(SCORES)], whichever version wrote it."""
+    return widened(window.arrays["request_scores"], len(SCORES))
 
 
 def encode_window(window: Window, chunk_bytes: int = CHUNK_BYTES) -> list[Envelope]:

@@ -43,6 +43,7 @@ def entry_of(sae: SAE, *, calibrated: bool = True) -> LaneEntry:
     more = {
         "projector_version": 1, "unit_tokens": UNIT_TOKENS, "mean": torch.zeros(r, dtype=torch.float64),
         "whitening": torch.eye(r, dtype=torch.float64), "cap": np.ones(sae.d_sae, np.float32),
+        "surprise": np.ones(sae.d_sae, np.float32),
     }  # fmt: skip
     lane = Lane(model_id=MODEL, hook_name=HOOK, sae_fingerprint=sae.fingerprint)
     shape = LaneShape(lane=lane, **(more if calibrated else {}))  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,6 +17,7 @@ import stream_interp.detect
 from stream_interp.cli import app
 from stream_interp.cli.ordering import duration_ms, signature
 from stream_interp.detect.alerts import cause_hint
+from stream_interp.detect.armed import SCORE_TESTS
 from stream_interp.notify.telling import SILENT_CAUSE
 
 RUNBOOKS = Path(__file__).parents[2] / "deploy" / "runbooks"
@@ -25,9 +27,12 @@ NOTIFY_CAUSES = {SILENT_CAUSE, "sink_failing"}
 
 
 def causes_of_incidents() -> set[str]:
-    groups = ("t0", "features", "health")
-    chosen = itertools.chain.from_iterable(itertools.combinations(groups, n) for n in range(1, 4))
-    return {cause_hint(of) for of in chosen}
+    """Whatever tests of scores crossed, with features or without."""
+    rows = itertools.chain.from_iterable(itertools.combinations(range(len(SCORE_TESTS)), n) for n in range(4))
+    listed = [
+        SimpleNamespace(groups={SCORE_TESTS[k].group for k in of}, scores=SimpleNamespace(index=of)) for of in rows
+    ]
+    return {cause_hint(incident) for incident in listed}
 
 
 def causes_of_lanes() -> set[str]:

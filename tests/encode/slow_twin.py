@@ -47,7 +47,10 @@ def is_massive(x: list[float], rule: str) -> bool:
     return rule == "share" and len(x) >= 256 and max(v * v for v in x) > 0.9 * total
 
 
-def twin(sae: IntegerSAE | None, requests, *, unit=0, massive="off", cap=None, mean=None, whitening=None, every=20):
+def twin(
+    sae: IntegerSAE | None, requests, *, unit=0, massive="off", cap=None, mean=None, whitening=None, every=20,
+    surprise=None,
+):  # fmt: skip
     """Everything of the window, as plain dicts and lists. `requests`: (acts, special or None, acts_out or None)."""
     d_in = requests[0][0].shape[1]
     d_out = requests[0][0 if requests[0][2] is None else 2].shape[1]
@@ -64,7 +67,7 @@ def twin(sae: IntegerSAE | None, requests, *, unit=0, massive="off", cap=None, m
         w["requests"] += 1
         w["tokens"] += len(kept)
         one = {"fired": set(), "max": {}, "sq": [], "err": [], "target": [], "l0": [], "massive": [], "mean": [],
-               "ordinary": []}  # fmt: skip
+               "ordinary": [], "nats": []}  # fmt: skip
         for place, t in enumerate(kept):
             x = [float(v) for v in acts[t]]
             y = x if acts_out is None else [float(v) for v in acts_out[t]]
@@ -104,6 +107,7 @@ def twin(sae: IntegerSAE | None, requests, *, unit=0, massive="off", cap=None, m
                 w["xhat_sq_sum"] += sum(b * b for b in xhat)
                 w["x_sum"] = [a + b for a, b in zip(w["x_sum"], y, strict=True)]
             if in_unit:
+                one["nats"] += [float(surprise[f]) for f in values] if surprise is not None else []
                 one["sq"].append(sq)
                 one["mean"].append(x)
                 one["err"] += [err] * sampled
@@ -116,7 +120,7 @@ def twin(sae: IntegerSAE | None, requests, *, unit=0, massive="off", cap=None, m
         w["scores"].append([
             average(one["sq"]), distance(one["mean"], mean, whitening),
             sum(one["err"]) / sum(one["target"]) if sae and sum(one["target"]) else math.nan,
-            average(one["l0"]) if sae else math.nan, average(one["massive"])])  # fmt: skip
+            average(one["l0"]) if sae else math.nan, average(one["massive"]), average(one["nats"])])  # fmt: skip
     return w
 
 

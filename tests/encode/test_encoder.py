@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from stream_interp.encode.encoder import encode_batch
-from stream_interp.encode.requests import LaneShape, Request
+from stream_interp.encode.requests import LaneShape, Request, shape_of
 from stream_interp.encode.window import OpenWindow
+from stream_interp.records.control import ProjectorHeader
 from stream_interp.records.lane import Lane
 from stream_interp.records.lengths import BINS, length_bins
 from stream_interp.records.moments import unpack_scatter
@@ -62,7 +63,7 @@ def check(window, slow) -> None:
     for name in ("error_tokens", "x_sq_sum", "err_sq_sum", "x_dot_xhat", "xhat_sq_sum", "l0_sum", "massive_tokens"):
         assert getattr(header.sums, name) == slow[name], name
     assert header.sums.norm_sum == pytest.approx(slow["norm_sum"], rel=1e-6)
-    np.testing.assert_allclose(a["request_scores"], np.reshape(slow["scores"], (-1, 5)), rtol=1e-5)
+    np.testing.assert_allclose(a["request_scores"], np.reshape(slow["scores"], (-1, len(SCORES))), rtol=1e-5)
     if header.projector_version == 0 and slow["fit"]:
         fit = np.array(slow["fit"])
         assert header.sums.fit_tokens == len(fit)
@@ -83,11 +84,13 @@ def test_fit_window_equals_the_loops(seed, special):
 def test_calibrated_window_equals_the_loops(rule):
     rng = np.random.default_rng(3)
     sae, requests = IntegerSAE(D_IN, D_SAE), make_requests(40, seed=4, special=True)
-    cap = rng.integers(1, 9, D_SAE).astype(np.float32)
+    cap, surprise = rng.integers(1, 9, D_SAE).astype(np.float32), rng.exponential(size=D_SAE).astype(np.float32)
     mean, whitening = rng.normal(size=D_IN), rng.normal(size=(3, D_IN))
-    lane_shape = shape(projector_version=7, unit_tokens=3, error_every=2, massive=rule, cap=cap,
+    lane_shape = shape(projector_version=7, unit_tokens=3, error_every=2, massive=rule, cap=cap, surprise=surprise,
                        mean=torch.from_numpy(mean), whitening=torch.from_numpy(whitening))  # fmt: skip
-    slow = twin(sae, requests, unit=3, every=2, massive=rule, cap=cap, mean=mean, whitening=whitening)
+    slow = twin(
+        sae, requests, unit=3, every=2, massive=rule, cap=cap, mean=mean, whitening=whitening, surprise=surprise
+    )
     assert slow["too_short"] > 0
     window = window_of(sae, lane_shape, requests)
     check(window, slow)
@@ -99,9 +102,15 @@ def test_massive_tokens_by_share_fire_but_do_not_enter_sums():
     sae, requests = IntegerSAE(256, 9), make_requests(6, 256, seed=5)
     for acts, _, _ in requests[::2]:
         acts[0, 17] = 512
-    slow = twin(sae, requests, massive="share")
+    surprise = np.arange(9, dtype=np.float32)
+    slow = twin(sae, requests, massive="share", surprise=surprise)
     assert slow["massive_tokens"] == 3
-    check(window_of(sae, shape(massive="share"), requests), slow)
+    window = window_of(sae, shape(massive="share", surprise=surprise), requests)
+    check(window, slow)
+    counted = window_of(sae, shape(massive="off", surprise=surprise), requests)
+    ours, theirs = (w.arrays["request_scores"][:, SCORES.index("surprise")] for w in (window, counted))
+    assert (ours[1::2] == theirs[1::2]).all()
+    assert (ours[::2] != theirs[::2]).all()  # a massive token would speak for its whole request
 
 
 def test_t0_lane_has_no_features_and_no_sae_scores():
@@ -121,8 +130,10 @@ def test_transcoder_errors_are_about_what_it_predicts():
 @pytest.mark.parametrize("batch", [1, 7])
 def test_how_requests_are_batched_changes_nothing(batch):
     sae, requests = IntegerSAE(D_IN, D_SAE), make_requests(40, seed=8, special=True)
-    whole = window_of(sae, shape(), requests)
-    parts = window_of(sae, shape(), requests, batch=batch)
+    surprise = np.random.default_rng(8).exponential(size=D_SAE).astype(np.float32)
+    whole = window_of(sae, shape(surprise=surprise), requests)
+    parts = window_of(sae, shape(surprise=surprise), requests, batch=batch)
+    assert np.isfinite(whole.arrays["request_scores"][:, SCORES.index("surprise")]).sum() > 20
     assert parts.header == whole.header
     for name, array in whole.arrays.items():
         if name == "fit_scatter":
@@ -133,17 +144,48 @@ def test_how_requests_are_batched_changes_nothing(batch):
 
 def test_lanes_of_one_batch_keep_their_own_shapes():
     sae, requests = IntegerSAE(D_IN, D_SAE), make_requests(30, seed=9)
-    cap = np.full(D_SAE, 4, np.float32)
-    one, two = shape(), shape(projector_version=5, unit_tokens=2, cap=cap, massive="norm:6")
-    items = [((one, two)[i % 2], Request(request_id=str(i // 2), acts=a)) for i, (a, _, _) in enumerate(requests)]
+    cap, surprise = np.full(D_SAE, 4, np.float32), np.random.default_rng(9).exponential(size=(2, D_SAE))
+    one = shape()
+    two = shape(projector_version=5, unit_tokens=2, cap=cap, massive="norm:6", surprise=surprise[0].astype(np.float32))
+    three = shape(projector_version=6, unit_tokens=2, surprise=surprise[1].astype(np.float32))
+    shapes = (one, two, three)
+    items = [(shapes[i % 3], Request(request_id=str(i // 3), acts=a)) for i, (a, _, _) in enumerate(requests)]
     stats = encode_batch(sae, items)
-    for lane_shape, options in ((one, {}), (two, {"unit": 2, "massive": "norm:6", "cap": cap})):
+    for place, (lane_shape, options) in enumerate((
+        (one, {}),
+        (two, {"unit": 2, "massive": "norm:6", "cap": cap, "surprise": two.surprise}),
+        (three, {"unit": 2, "surprise": three.surprise}),
+    )):  # fmt: skip
         window = OpenWindow(lane_shape, "float16", D_IN, D_SAE)
         for i in range(len(items)):
             if items[i][0] is lane_shape:
                 window.add(stats.of(i, i + 1))
-        own = requests[::2] if lane_shape is one else requests[1::2]
-        check(window.close(CUT, 1), twin(sae, own, **options))
+        closed, own = window.close(CUT, 1), requests[place::3]
+        check(closed, twin(sae, own, **options))
+        alone = window_of(sae, lane_shape, own)  # as on Kafka, and without a neighbour
+        np.testing.assert_array_equal(closed.arrays["request_scores"], alone.arrays["request_scores"])
+
+
+def test_where_nothing_fires_there_is_no_surprise():
+    sae, surprise = IntegerSAE(D_IN, D_SAE), np.ones(D_SAE, np.float32)
+    sae.b_enc -= 1_000
+    window = window_of(sae, shape(projector_version=3, unit_tokens=1, surprise=surprise), make_requests(4))
+    assert np.isnan(window.arrays["request_scores"][:, SCORES.index("surprise")]).all()
+    assert (window.arrays["request_scores"][:, SCORES.index("l0")] == 0).all()
+
+
+def test_a_projector_of_before_the_surprise_gives_none():
+    arrays = {"mean": np.zeros(D_IN), "whitening": np.eye(D_IN), "cap": np.ones(D_SAE)}
+    header = ProjectorHeader(lane=shape().lane, version=3, unit_tokens=1, d_in=D_IN, d_sae=D_SAE, fit_requests=2,
+                             fit_tokens=9, shrinkage=0.0, kept_directions=D_IN)  # fmt: skip
+    sae, column = IntegerSAE(D_IN, D_SAE), SCORES.index("surprise")
+    before = window_of(sae, shape_of(shape().lane, (header, arrays), "off"), make_requests(9))
+    after_shape = shape_of(shape().lane, (header, {**arrays, "surprise": np.ones(D_SAE)}), "off")
+    after = window_of(sae, after_shape, make_requests(9))
+    scores, known = before.arrays["request_scores"], after.arrays["request_scores"]
+    assert np.isnan(scores[:, column]).all()
+    assert (known[:, column] == 1).any()
+    np.testing.assert_array_equal(np.delete(scores, column, 1), np.delete(known, column, 1))
 
 
 def test_a_request_of_special_tokens_alone_is_too_short():

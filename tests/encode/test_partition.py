@@ -9,6 +9,7 @@ import pytest
 
 from stream_interp.encode.lanes import Lanes, Site
 from stream_interp.encode.position import Position
+from stream_interp.records.window import SCORES
 from stream_interp.settings import SiteSettings
 from tests.encode.streams import Chunk, counted, feed, record, restarted, settings, started
 
@@ -289,6 +290,6 @@ def test_window_of_a_lane_that_only_lost_requests_has_none():
     windows, cut = partition.close().finish(5)
     (lost,) = [w for w in windows if w.header.lane.hook_name == "layer.1"]
     assert (lost.header.requests, lost.header.not_counted) == (0, {"incomplete": 1})
-    assert lost.arrays["request_scores"].shape == (0, 5)
+    assert lost.arrays["request_scores"].shape == (0, len(SCORES))
     assert cut.lanes[lost.header.lane.lane_id].requests == 0
     assert np.all(lost.arrays["length_histogram"] == 0)

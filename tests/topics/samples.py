@@ -156,6 +156,7 @@ PROJECTOR = make_control(
         "mean": _floats(D_IN).astype(np.float32),
         "whitening": _floats(3, D_IN).astype(np.float32),
         "cap": np.full(D_SAE, 2.0, np.float32),
+        "surprise": np.linspace(0.0, 7.6, D_SAE).astype(np.float32),
     },
     "detect", "end of fit",
 )  # fmt: skip

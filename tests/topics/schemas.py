@@ -43,10 +43,11 @@ PROJECTOR_ARRAYS = {
     "mean": ("float32", "[r], tokens' mean in the moment coordinates"),
     "whitening": ("float32", "[kept_directions, r]"),
     "cap": ("float32", "[d_sae], activation units; cap_f of the magnitude sums"),
+    "surprise": ("float32", "optional: [d_sae], nats; -log of the share of fit requests in which the feature fired"),
 }
 BASELINE_ARRAYS = {
     "requests_fired": ("int64", "[d_sae], calibration requests in which the feature fired"),
-    "calibration_scores": ("float32", "[requests, len(SCORES)], log order, NaN where not available"),
+    "calibration_scores": ("float32", window.ARRAYS["request_scores"][1]),
 }
 ARRAY_RECORDS: dict[str, tuple[type[msgspec.Struct], Arrays]] = {
     "window": (window.WindowHeader, window.ARRAYS),

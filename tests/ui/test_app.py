@@ -15,6 +15,7 @@ from stream_interp.records.annotation import encode_annotation
 from stream_interp.records.cut import encode_cut
 from stream_interp.records.heartbeat import encode_heartbeat
 from stream_interp.records.status import encode_status
+from stream_interp.records.window import SCORE_TITLES
 from stream_interp.ui.feed import FeedState
 from stream_interp.ui.model.model import Model
 from stream_interp.ui.server import parse_listen, serving
@@ -247,3 +248,8 @@ def test_runbooks() -> None:
     assert runbook_of("deploy/runbooks", "", "blind") == "deploy/runbooks/blind.md"
     assert runbook_of("deploy/runbooks", "../../etc/passwd", "data_shift") == "deploy/runbooks/data_shift.md"
     assert runbook_of("deploy/runbooks", "javascript:alert(1)", "<b>") == "deploy/runbooks/"
+
+
+def test_a_score_is_said_in_words(big_page: str) -> None:
+    body = ask(big_page, f"/incidents/{incident_id(lane(), 200)}")[2]
+    assert SCORE_TITLES["mahalanobis_sq"] in body

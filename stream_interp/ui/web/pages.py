@@ -10,6 +10,7 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from stream_interp.records.window import SCORE_TITLES
 from stream_interp.ui import text
 from stream_interp.ui.text import Cut
 from stream_interp.ui.web import charts
@@ -68,6 +69,7 @@ def _environment() -> Environment:
         static_url=static_url, runbook_of=runbook_of,
         evidence_chart=charts.evidence_chart, health_chart=charts.health_chart,
         whiskers=charts.whiskers, axis_top=charts.axis_top, held=text.held, whisker_width=charts.WHISKER_WIDTH,
+        score_titles=SCORE_TITLES,
     )  # fmt: skip
     return made
 
