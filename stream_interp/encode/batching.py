@@ -11,11 +11,13 @@ import torch
 from stream_interp.encode.encoder import Encoder
 from stream_interp.encode.open_cut import OpenCut, Work
 from stream_interp.encode.statistics import Statistics
+from stream_interp.encode.tokens import encoded_tokens
 from stream_interp.sae.blocks import BLOCK_TOKENS
 from stream_interp.sae.firings import TooManyFirings
 from stream_interp.sae.threads import one_thread_each
 
-BATCH_BYTES = 6 * 1024 * 1024  # activations at once, as they came; and as many under way
+BATCH_BYTES = 12 * 1024 * 1024  # activations at once, as they came; and as many under way
+_NEARLY_FULL, _SPARE_TOKENS = 0.75, 48  # a batch so full ends where its last block is full but for so many tokens
 FIRINGS_BYTES = 128 * 1024 * 1024  # of what fires in a batch; of one request, or of two blocks, it may be more
 MAX_FIRINGS = FIRINGS_BYTES // 96  # bytes of all that is made of one (token, feature)
 
@@ -127,14 +129,19 @@ def _may_wait(group: list[Work]) -> bool:
 
 
 def _bounded(group: list[Work], max_tokens: Callable[[], float]) -> Iterator[list[Work]]:
-    """Batches of at most BATCH_BYTES and of so many tokens, or of one request. Asks anew for each batch."""
-    batch, held_bytes, tokens, limit = list[Work](), 0, 0, max_tokens()
+    """Batches of at most BATCH_BYTES and of so many tokens, or of one request. Asks anew for each batch.
+
+    The last block of a batch is padded to its height and costs as much as a full one.
+    """
+    batch, held_bytes, tokens, encoded, limit = list[Work](), 0, 0, 0, max_tokens()
     for work in group:
         n_bytes, n_tokens = _nbytes(work), len(work.request.acts)
         is_full = held_bytes + n_bytes > BATCH_BYTES or tokens + n_tokens > limit
-        if batch and (is_full or _target_key(work) != _target_key(batch[-1])):
+        fits_well = held_bytes > _NEARLY_FULL * BATCH_BYTES and -encoded % BLOCK_TOKENS <= _SPARE_TOKENS
+        if batch and (is_full or fits_well or _target_key(work) != _target_key(batch[-1])):
             yield batch
-            batch, held_bytes, tokens, limit = [], 0, 0, max_tokens()
+            batch, held_bytes, tokens, encoded, limit = [], 0, 0, 0, max_tokens()
         batch.append(work)
         held_bytes, tokens = held_bytes + n_bytes, tokens + n_tokens
+        encoded += encoded_tokens(work.entry.shape, work.request)
     yield batch

@@ -74,6 +74,12 @@ def counted_acts(request: Request) -> NDArray[np.generic]:
     return _kept(request, request.acts)
 
 
+def encoded_tokens(shape: LaneShape, request: Request) -> int:
+    """How many of a request's tokens there are in `Tokens`."""
+    counted = _counted(request)
+    return counted if counted >= max(shape.unit_tokens, 1) else 0
+
+
 def _counted(request: Request) -> int:
     return len(request.acts) if request.special_mask is None else int((~request.special_mask).sum())
 

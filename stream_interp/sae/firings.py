@@ -43,8 +43,9 @@ class Firings(NamedTuple):
 
     def of_tokens(self, chosen: torch.Tensor) -> Firings:
         """What fired in the tokens where `chosen` [n] bool holds, which are counted anew from 0."""
-        kept = chosen[self.token]
-        return Firings((chosen.cumsum(0) - 1)[self.token[kept]], self.feature[kept], self.value[kept])
+        kept = marked(chosen[self.token].cpu().numpy().view(np.uint8))
+        place = torch.from_numpy(kept).to(self.token.device)
+        return Firings((chosen.cumsum(0) - 1)[self.token[place]], self.feature[place], self.value[place])
 
     def halves(self, n: int) -> tuple[Firings, Firings]:
         """Of the first n // 2 of n tokens and of the others, which are counted anew from 0."""

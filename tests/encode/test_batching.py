@@ -240,3 +240,17 @@ def test_what_fails_beside_is_raised_and_torch_has_its_threads_again(monkeypatch
     assert torch.get_num_threads() == threads
     batches.work_off([cut_of([window_of(entry("a", sae))], 3)], [])  # and goes on
     assert len(encoded.batches) == fails_at + 3
+
+
+def test_a_batch_that_is_nearly_full_ends_with_a_full_block(monkeypatch):
+    tokens, lane = BLOCK_TOKENS // 4, window_of(entry("a"))
+    monkeypatch.setattr(batching, "BATCH_BYTES", 10 * tokens * 5 * 2)
+    encoded, cut = Encoded(), OpenCut("t", 0, 0, WindowSettings())
+    for k in range(24):
+        acts = np.zeros((tokens + 1, 5), np.float16)  # one is special and not encoded
+        request = Request(request_id=str(k), acts=acts, special_mask=np.arange(tokens + 1) == 0)
+        cut.work.append(Work(lane[1], lane[0], request))
+    batches = Batches(encoded)
+    batches._l0[batching._way(cut.work[0])] = 1.0
+    batches.work_off([cut], [])
+    assert [len(b) for b in encoded.batches] == [8, 8, 8]

@@ -54,7 +54,7 @@ def test_polls_shrink_when_a_turn_takes_long_or_brings_much_and_grow_back():
 
 def test_memory_grows_with_partitions_and_request_size():
     small, large = RequestSettings(max_bytes=2**20), RequestSettings(max_bytes=2**21)
-    assert memory_bound_bytes(small, 2, 5) - memory_bound_bytes(small, 2, 0) == 5 * SAE_TIMES
+    assert memory_bound_bytes(small, 2, 5) - memory_bound_bytes(small, 2, 0) == int(5 * SAE_TIMES)
     assert memory_bound_bytes(large, 2, 0) - memory_bound_bytes(small, 2, 0) == 2 * 4 * 2**20
 
 
