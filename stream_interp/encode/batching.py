@@ -62,7 +62,9 @@ class Batches:
                 for cut, work in group:
                     cut.work.append(work)
             else:
-                self._work_off(sorted((work for _, work in group), key=lambda work: id(work.window)))
+                turn: dict[int, int] = {}  # of each window, as they come
+                by_window = sorted(group, key=lambda pair: turn.setdefault(id(pair[1].window), len(turn)))
+                self._work_off([work for _, work in by_window])
 
     def _work_off(self, group: list[Work]) -> None:
         """`group`: one run of requests for each window, each in log order."""

@@ -28,9 +28,9 @@ COMPUTE_DTYPES = (FLOAT32, *_HALVES, EXACT)
 AGREEMENT = 0.999  # with float32, below which a way is not taken
 MEASURED_TOKENS = 8_192
 _PART_TOKENS = 2_048  # of them at once: what fires in all might not fit
-_FIRST_LOOK_TOKENS = 32  # an emulated way would take minutes for all
+_FIRST_LOOK_TOKENS, _FIRST_LOOK_FEATURES = 32, 1_024  # an emulated way would take minutes for all
 _HOPELESS = 4.0  # times as slow as float32
-_AT_MOST_S = 2.0  # of float32 alone; a worker that measures longer would look dead
+_AT_MOST_S = 2.0  # of float32 alone; a worker that measures much longer would look dead
 
 
 class Choice(NamedTuple):
@@ -78,9 +78,11 @@ def choose(sae: SAE, x: torch.Tensor, clock: Callable[[], float] = time.perf_cou
         x: tokens of the lane, some MEASURED_TOKENS; fewer of them are used where float32 would take long.
         clock: in seconds.
     """
-    few = x[:_FIRST_LOOK_TOKENS]
-    sae.firings(few)
-    x = x[: max(BLOCK_TOKENS, int(BLOCK_TOKENS * _AT_MOST_S / _seconds(sae, few, clock)))]
+    sae.firings(x[:1])
+    block_s = _seconds(sae, x[:1], clock)  # one token takes as long as a block
+    if block_s > _AT_MOST_S:
+        return Choice(FLOAT32, f"{FLOAT32} (not measured: {BLOCK_TOKENS} tokens take {block_s:.1f} s)")
+    x = x[: int(BLOCK_TOKENS * _AT_MOST_S / block_s)]
     found = {name: _measured(sae, name, x, clock) for name in COMPUTE_DTYPES[1:]}
     good = {name: m.time_ratio for name, m in found.items() if isinstance(m, _Measured) and m.agreement >= AGREEMENT}
     best = min(good, key=good.__getitem__, default=FLOAT32)
@@ -91,12 +93,12 @@ def choose(sae: SAE, x: torch.Tensor, clock: Callable[[], float] = time.perf_cou
 
 def _measured(sae: SAE, name: str, x: torch.Tensor, clock: Callable[[], float]) -> _Measured | str:
     """Or why not."""
+    if is_emulated(sae, name, clock):
+        return "is emulated"
     try:
         way = in_dtype(sae, name)
     except ComputeDtypeUnavailable:
         return "does not work here"
-    if is_emulated(sae, way, x, clock):
-        return "is emulated"
     way.firings(x[:_PART_TOKENS])  # whatever it does once
     float32_s = way_s = 0.0
     for part in torch.split(x, _PART_TOKENS):
@@ -111,12 +113,19 @@ def _told(measured: _Measured | str) -> str:
     return f"{speed}, firings agree to {measured.agreement:.4f}"
 
 
-def is_emulated(sae: SAE, way: SAE, x: torch.Tensor, clock: Callable[[], float] = time.perf_counter) -> bool:
-    """Whether `way` is so much slower than `sae` on the first few tokens that it would take minutes for all."""
-    few = x[:_FIRST_LOOK_TOKENS]
-    sae.firings(few)
-    float32_s = _seconds(sae, few, clock)
-    return _seconds(way, few, clock) > _HOPELESS * float32_s
+def is_emulated(sae: SAE, compute_dtype: str, clock: Callable[[], float] = time.perf_counter) -> bool:
+    """Whether products in that dtype are so much slower here than in float32 that a batch would take minutes."""
+    if compute_dtype not in _HALVES:
+        return False
+    W_enc = sae.canonical.W_enc[:, :_FIRST_LOOK_FEATURES]
+    taken_s = []
+    for W in (W_enc, W_enc.to(_HALVES[compute_dtype])):
+        tokens = W[:, :_FIRST_LOOK_TOKENS].T.contiguous()
+        float(torch.mm(tokens, W)[0, 0])  # whatever it does once
+        start = clock()
+        float(torch.mm(tokens, W)[0, 0])
+        taken_s.append(clock() - start)
+    return taken_s[1] > _HOPELESS * taken_s[0]
 
 
 def agreement(one: SAE, other: SAE, x: torch.Tensor) -> float:

@@ -85,7 +85,7 @@ def _bare(sae: SAE, items: list[Snapshot]) -> Iterator[Row]:
     """The bare products of other numbers, against that of float32."""
     x = _tokens(items, calibrated=True)[:2_048]
     for dtype in (torch.bfloat16, torch.float16):
-        if not is_emulated(sae, in_dtype(sae, _name(dtype)), x):
+        if not is_emulated(sae, _name(dtype)):
             yield _against_float32(_product(sae, x, dtype), sae, x, _name(dtype))
     if int8.available():
         yield _against_float32(_int8_product(sae, x), sae, x, "int8")
@@ -125,8 +125,8 @@ def _other_ways(sae: SAE, items: list[Snapshot]) -> Iterator[Row]:
     shape = f"{sae.d_in} x {sae.d_sae}"
     for name in COMPUTE_DTYPES[1:]:
         way = in_dtype(sae, name)
-        yield Row(f"firings {shape}, {name}", agreement(sae, way, x[:1_024]), "agreement")
-        if not is_emulated(sae, way, x):
+        yield Row(f"firings {shape}, {name}", agreement(sae, way, x[:BLOCK_TOKENS]), "agreement")
+        if not is_emulated(sae, name):
             yield _row(way, items, f"jumprelu {name}", calibrated=True)
     taken = choose(sae, x[:MEASURED_TOKENS]).compute_dtype
     yield _row(in_dtype(sae, taken), items, f"auto: {taken}", calibrated=True)

@@ -49,19 +49,19 @@ class _Clock:
         return next(self._readings)
 
 
-ALL = (0, 1)  # the first look at float32
-FEW = (0, 1, 0, 1)  # at float32 and a way: it is not emulated
+BLOCK = (0, 1)  # the first look at float32
+NATIVE, EMULATED = (0, 1, 0, 1), (0, 1, 0, 9)  # a product in float32, and in the other dtype
 
 
 def test_the_fastest_that_agrees_is_chosen(write: Write) -> None:
     x = torch.zeros(100, D_IN)  # nothing near a threshold: all agree
     x[:, 0] = 30.0
     float32 = sae.load(write())
-    chosen = choose(float32, x, _Clock(*ALL, *FEW, 0, 100, 0, 60, *FEW, 0, 100, 0, 50, *FEW, 0, 200, 0, 110))
+    chosen = choose(float32, x, _Clock(*BLOCK, *NATIVE, 0, 100, 0, 60, *NATIVE, 0, 100, 0, 50, 0, 200, 0, 110))
     assert chosen.compute_dtype == "float16"
-    chosen = choose(float32, x, _Clock(*ALL, *FEW, 0, 100, 0, 160, *FEW, 0, 100, 0, 150, *FEW, 0, 100, 0, 100))
+    chosen = choose(float32, x, _Clock(*BLOCK, *NATIVE, 0, 100, 0, 160, *NATIVE, 0, 100, 0, 150, 0, 100, 0, 100))
     assert chosen.compute_dtype == "float32"
-    chosen = choose(float32, x, _Clock(*ALL, 0, 1, 0, 9, *FEW, 0, 100, 0, 50, *FEW, 0, 100, 0, 60))
+    chosen = choose(float32, x, _Clock(*BLOCK, *EMULATED, *NATIVE, 0, 100, 0, 50, 0, 100, 0, 60))
     assert chosen.compute_dtype == "float16"
     assert "bfloat16 is emulated" in chosen.line
 
@@ -70,15 +70,16 @@ def test_a_faster_way_that_disagrees_is_not_chosen(write: Write) -> None:
     x = torch.randn(2_000, D_IN, generator=torch.Generator().manual_seed(0))
     float32 = sae.load(write())
     assert agreement(float32, in_dtype(float32, "bfloat16"), x) < 0.999
-    chosen = choose(float32, x, _Clock(0, 0.1, *FEW, 0, 100, 0, 10, *FEW, 0, 100, 0, 100, *FEW, 0, 100, 0, 20))
+    chosen = choose(float32, x, _Clock(0, 0.1, *NATIVE, 0, 100, 0, 10, *NATIVE, 0, 100, 0, 100, 0, 100, 0, 20))
     assert chosen.compute_dtype == "exact"
     assert "bfloat16 10.00 times as fast (200 tokens/s), firings agree to 0.99" in chosen.line
 
 
-def test_a_large_sae_is_measured_on_few_tokens(write: Write) -> None:
-    x = torch.zeros(4_000, D_IN)
-    line = choose(sae.load(write()), x, _Clock(0, 60, *FEW, 0, 1, 0, 1, *FEW, 0, 1, 0, 1, *FEW, 0, 1, 0, 1)).line
-    assert "on 512 tokens" in line
+def test_a_large_sae_is_measured_on_few_tokens_or_not_at_all(write: Write) -> None:
+    x, float32 = torch.zeros(4_000, D_IN), sae.load(write())
+    line = choose(float32, x, _Clock(*BLOCK, *EMULATED, *EMULATED, 0, 1, 0, 1)).line
+    assert "on 1,024 tokens" in line
+    assert choose(float32, x, _Clock(0, 5)) == ("float32", "float32 (not measured: 512 tokens take 5.0 s)")
 
 
 def test_ways_that_do_not_work_here_are_not_measured(write: Write) -> None:
