@@ -24,7 +24,7 @@ from stream_interp.encode.requests import LaneShape, Request
 from stream_interp.encode.sites import load_sites
 from stream_interp.encode.ways import Ways
 from stream_interp.encode.window import OpenWindow
-from stream_interp.errors import ComputeDtypeUnavailable
+from stream_interp.errors import ComputeDtypeUnavailable, IntegrityError
 from stream_interp.records.alert import Position
 from stream_interp.records.consumed import Consumed
 from stream_interp.records.control import read_projector
@@ -280,6 +280,24 @@ def projector_of(window: Window, compute_dtype: str, version: int = 5):
     """As DETECT would make it of the window, but bound to this dtype."""
     header, arrays = read_projector(make_projector(absorb(None, window), window.header.lane, version))
     return structs.replace(header, compute_dtype=compute_dtype), arrays
+
+
+@pytest.mark.parametrize("name", ["surprise", "cap", "mean"])
+def test_a_projector_whose_arrays_are_of_other_lengths_is_not_used(folder, name):
+    """The first request of the lane would end the process, and that of each one started after it."""
+    encode = Encode(folder)
+    encode.feed(tokens(5, seed=0))
+    (window,) = encode.windows()
+    header, arrays = projector_of(window, "float32")
+    projector = header, arrays | {name: arrays[name][:-1]}
+    with pytest.raises(IntegrityError, match=rf"{name}': \[{len(arrays[name]) - 1}\]"):
+        encode.lanes.apply(projector)
+    started_after = Encode(folder)
+    started_after.lanes.apply(projector)
+    for one in (encode, started_after):
+        one.feed(tokens(3, seed=1))
+        (window,) = one.windows()
+        assert (window.header.requests, window.header.projector_version) == (3, FIT)
 
 
 @pytest.mark.parametrize("known", [True, False])
