@@ -16,6 +16,7 @@ from stream_interp.errors import ComputeDtypeUnavailable, IntegrityError, Invali
 from stream_interp.records.arrays import Arrays
 from stream_interp.records.control import ProjectorHeader
 from stream_interp.records.lane import NO_SAE, Lane
+from stream_interp.records.moments import MOMENT_COORDINATES
 from stream_interp.records.snapshot import Snapshot
 from stream_interp.sae.encoder import SAE
 from stream_interp.settings import SiteSettings
@@ -170,12 +171,12 @@ class Lanes:
             entry = LaneEntry(shape, sae, d_in, 0, "cpu")
         else:
             entry = LaneEntry(shape, sae, d_in, site.d_out, site.device, site.examples)
-        return self._shaped(entry, projector) if projector and _fits(projector[0], entry) else entry
+        return self._shaped(entry, projector) if projector and _fits(projector, entry) else entry
 
     def _shaped(self, entry: LaneEntry, projector: Projector | None) -> LaneEntry:
         """`entry` with the shape and the way that a projector gives it. Raises IntegrityError."""
         if projector is not None:
-            _require_fit(projector[0], entry)
+            _require_fit(projector, entry)
         shape = shape_of(entry.shape.lane, projector, entry.shape.massive)
         if entry.sae is None:
             return replace(entry, shape=shape)
@@ -198,13 +199,24 @@ def _check_widths(entry: LaneEntry, snapshot: Snapshot) -> None:
         raise InvalidSnapshot("wrong_d_in", f"{name} of width {target.shape[1]}", f"{entry.d_out}, what the SAE gives")
 
 
-def _fits(header: ProjectorHeader, entry: LaneEntry) -> bool:
-    return (header.d_in, header.d_sae) == (entry.d_in, entry.d_sae)
+def _fits(projector: Projector, entry: LaneEntry) -> bool:
+    header, arrays = projector
+    if not {"mean", "whitening", "cap"} <= arrays.keys() or arrays["whitening"].ndim != 2:
+        return False
+    kept, r = arrays["whitening"].shape
+    return (
+        (header.d_in, header.d_sae) == (entry.d_in, entry.d_sae)
+        and arrays["mean"].shape == (r,)
+        and (not kept or r == min(header.d_in, MOMENT_COORDINATES))
+        and arrays["cap"].shape == arrays.get("surprise", arrays["cap"]).shape == (header.d_sae,)
+    )
 
 
-def _require_fit(header: ProjectorHeader, entry: LaneEntry) -> None:
-    if not _fits(header, entry):
+def _require_fit(projector: Projector, entry: LaneEntry) -> None:
+    if not _fits(projector, entry):
+        header, arrays = projector
+        shapes = {name: list(array.shape) for name, array in arrays.items()}
         raise IntegrityError(
-            f"projector {header.version} of lane {entry.lane_id} is for d_in {header.d_in}, d_sae {header.d_sae}; the "
-            f"lane has {entry.d_in} and {entry.d_sae}. Publish a new baseline for this lane"
+            f"projector {header.version} of lane {entry.lane_id} is for d_in {header.d_in}, d_sae {header.d_sae}, with "
+            f"arrays {shapes}; the lane has {entry.d_in} and {entry.d_sae}. Publish a new baseline for this lane"
         )

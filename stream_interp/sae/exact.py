@@ -23,7 +23,7 @@ from stream_interp.sae.threads import one_ahead, one_thread_each
 
 BLOCK_TOKENS, TILE_FEATURES = 1_024, 2_304  # a tile of a block is 2.4 MB in 8 bits
 _UNIT_ROUNDOFF, _UNDERFLOW = 2.0**-24, 1e-36  # of float32
-_NORM_ROUNDING = 1.001
+_NORM_ROUNDING, _SQUARABLE = 1.001, (1e-12, 1e18)  # norms whose squares float32 holds
 _LEAST_TOKENS, _SAMPLE_TOKENS = 256, 2_048  # that the scales of a screen are taken from
 _OUTSIDE = 0.1  # of the tokens so far out of the screen's range: it is made anew
 _PATIENCE_TOKENS = 8_192  # before that, and twice as many each time: to make it costs as much as some thousand tokens
@@ -42,8 +42,9 @@ class Exact:
         self._W_rows = canonical.W_enc.T.contiguous()
         self._bias, self._threshold, self._magnitude = canonical.b_enc, canonical.threshold, canonical.magnitude
         norm = torch.cat([rows.double().norm(dim=1) for rows in torch.split(self._W_rows, 1_024)])
-        self._norm = (norm * _NORM_ROUNDING).float()
+        self._norm = _to_float32(norm * _NORM_ROUNDING)
         self._screen: int8.Int8Screen | None = None
+        self._can_screen = int8.available()
         self.seen = self.outside = 0
         self._patience_tokens = _PATIENCE_TOKENS
         with warnings.catch_warnings():
@@ -97,9 +98,10 @@ class Exact:
         is_worn = self.seen >= self._patience_tokens and self.outside > _OUTSIDE * self.seen
         sample = z[:_SAMPLE_TOKENS]
         sample = sample[sample.isfinite().all(dim=1)]
-        if (self._screen is None or is_worn) and len(sample) >= _LEAST_TOKENS and int8.available():
+        if (self._screen is None or is_worn) and len(sample) >= _LEAST_TOKENS and self._can_screen:
             less_threshold = self._bias.double() - self._threshold
             self._screen = int8.screen(self._W_rows, less_threshold, sample, TILE_FEATURES)
+            self._can_screen = self._screen is not None
             self._patience_tokens *= 2 if is_worn else 1
             self.seen = self.outside = 0
         return self._screen
@@ -114,15 +116,15 @@ class Exact:
     def _least(self, tokens: torch.Tensor, start: int) -> torch.Tensor:
         """[width of the tile] bias less threshold, and what float32 rounds away of these tokens, twice."""
         of_tile = slice(start, start + TILE_FEATURES)
-        norm = tokens.norm(dim=1)
-        largest = norm.where(norm.isfinite(), 0).amax()
+        largest = _norms(tokens).nan_to_num(nan=0.0, posinf=torch.inf).amax()
         return self._bias[of_tile] - self._threshold[of_tile] + 2 * self._rounding(largest, of_tile)
 
     def _rounding(self, norm: torch.Tensor, feature: torch.Tensor | slice) -> torch.Tensor:
         """How far off z·W_j + b_j - threshold_j is in float32, whatever the order of the sum, by ‖z‖."""
         finite = self._threshold[feature].nan_to_num(posinf=0.0, neginf=0.0).abs()
         size = norm * _NORM_ROUNDING * self._norm[feature] + self._bias[feature].abs() + finite
-        return size * (_UNIT_ROUNDOFF * (self._W_rows.shape[1] + 4)) + _UNDERFLOW
+        rounding = size * (_UNIT_ROUNDOFF * (self._W_rows.shape[1] + 4)) + _UNDERFLOW
+        return rounding.where((norm != 0) & (self._norm[feature] != 0), 0.0)  # a product of zeros is exact: no ties
 
     def decide(self, tokens: torch.Tensor, start: int, place: NDArray[np.int64]) -> Firings:
         """The routine: which of some entries fire.
@@ -140,10 +142,12 @@ class Exact:
         threshold, bias = self._threshold[feature], self._bias[feature]
         pre = dots[open_] + bias
         fires = ~(pre <= threshold)
-        near = ((pre - threshold).abs() <= self._rounding(tokens.norm(dim=1)[token], feature)).nonzero().view(-1)
-        exact = (tokens[token[near]].double() * self._W_rows[feature[near]].double()).sum(1) + bias[near]
-        fires[near] = ~(exact <= threshold[near])
-        pre[near] = exact.float()
+        off = (pre - threshold).abs().nan_to_num(nan=0.0)  # NaN: the product overflowed, or a token is one
+        near = (off <= self._rounding(_norms(tokens)[token], feature)).nonzero().view(-1)
+        if len(near):
+            exact = _dots_in_float64(tokens, W_rows, token[near], feature[near] - start) + bias[near]
+            fires[near] = ~(exact <= threshold[near])
+            pre[near] = exact.float()
         fired = Firings(token[fires], feature[fires], pre[fires])
         return fired if self._magnitude is None else magnitudes(fired, self._magnitude)
 
@@ -160,3 +164,28 @@ def _dots(z: torch.Tensor, W_rows: torch.Tensor, token: torch.Tensor, row: torch
     entries = torch.sparse_csr_tensor(starts, row, z.new_zeros(len(row)), size=size, check_invariants=False)
     dots: torch.Tensor = torch.sparse.sampled_addmm(entries, z, W_rows.T, beta=0.0).values()
     return dots
+
+
+def _dots_in_float64(z: torch.Tensor, W_rows: torch.Tensor, token: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
+    """The same in float64; copies each token and each row that it needs once, however many entries there are."""
+    (tokens, token), (rows, row) = (
+        map(torch.from_numpy, np.unique(index.numpy(), return_inverse=True)) for index in (token, row)
+    )
+    return _dots(z[tokens].double(), W_rows[rows].double(), token, row)
+
+
+def _norms(z: torch.Tensor) -> torch.Tensor:
+    """[n] float32: 0 of zeros alone, NaN of what is not finite, inf where float32 ends."""
+    norm: torch.Tensor = z.norm(dim=1)
+    smallest, largest = _SQUARABLE
+    lost = (~((norm > smallest) & (norm < largest))).nonzero().view(-1)
+    if len(lost):
+        exact = z[lost].double().norm(dim=1)
+        norm[lost] = _to_float32(exact.where(exact.isfinite(), torch.nan))
+    return norm
+
+
+def _to_float32(norm: torch.Tensor) -> torch.Tensor:
+    """Of norms in float64; none that is not 0 becomes 0, or loses its last digits to underflow."""
+    at_least: torch.Tensor = norm.clamp_min(1e-37).where(norm != 0, 0.0)
+    return at_least.float()

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from itertools import product
+from itertools import chain, product
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -41,7 +41,8 @@ _PROBE = 64  # tokens and features of a trial
 
 
 class _Features(NamedTuple):
-    """Of a tile: `w` [n, d_in] int8, `step` [n] float64; ‖v‖ and ‖v - step·w‖ [n] float64 in steps; c·W [n] float64."""
+    """Of a tile: `w` [n, d_in] int8, `step` [n] float64; ‖v‖ and ‖v - step·w‖ [n] float64 in steps; c·W [n] float64,
+    and what that may have rounded away."""
 
     w: torch.Tensor
     step: torch.Tensor
@@ -92,8 +93,8 @@ class Int8Screen:
         return found
 
 
-def screen(W_rows: torch.Tensor, bias: torch.Tensor, sample: torch.Tensor, tile: int) -> Int8Screen:
-    """A screen of an encoder.
+def screen(W_rows: torch.Tensor, bias: torch.Tensor, sample: torch.Tensor, tile: int) -> Int8Screen | None:
+    """A screen of an encoder; None where numbers are too large for the kernel's float32 and int32.
 
     Args:
         W_rows: [d_sae, d_in] float32.
@@ -114,9 +115,13 @@ def screen(W_rows: torch.Tensor, bias: torch.Tensor, sample: torch.Tensor, tile:
         _features(*of_tile, centre, scale)
         for of_tile in zip(torch.split(W_rows, tile), torch.split(step, tile), strict=True)
     ]
+    if not all(bool(t.isfinite().all()) for t in (*chain(*tiles), centre, scale)):
+        return None
     columns = _columns(tiles, token_steps)
     width = _width(W_rows.shape[1], columns)
     largest = _WEIGHT * -_LOW * width  # of a sum
+    if 4 * largest > _LARGEST or 4 * largest * float(step.max()) > torch.finfo(torch.float32).max:
+        return None
     unit = max(float(step.min()), float(step.max()) * 4 * largest / _LARGEST)
     with _engine():
         packed = tuple(
@@ -164,7 +169,8 @@ def _features(rows: torch.Tensor, step: torch.Tensor, centre: torch.Tensor, scal
     v = exact * scale.double()
     w = (v / step[:, None]).round_().clamp_(-_WEIGHT, _WEIGHT)
     error = (v - w * step[:, None]).norm(dim=1) / step
-    return _Features(w.to(torch.int8), step, v.norm(dim=1) / step, error, exact @ centre.double())
+    shift, rounding = exact @ centre.double(), exact.abs() @ centre.double().abs() * (2.0**-52 * len(centre))
+    return _Features(w.to(torch.int8), step, v.norm(dim=1) / step, error, shift + rounding)
 
 
 def _columns(tiles: list[_Features], token_steps: tuple[float, float]) -> tuple[int, int]:
@@ -181,7 +187,7 @@ def _with_bounds(
     weights, start = torch.zeros(len(features.w), width, dtype=torch.int8), features.w.shape[1]
     weights[:, :start] = features.w
     for factor, step, n in zip((features.norm, features.error), token_steps, columns, strict=True):
-        weights[:, start : start + n] = (factor * step / n).ceil().to(torch.int8)[:, None]
+        weights[:, start : start + n] = (factor * step / n).ceil().clamp_max(_WEIGHT).to(torch.int8)[:, None]
         start += n
     return weights
 

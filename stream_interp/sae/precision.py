@@ -7,6 +7,7 @@ from those.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -129,13 +130,13 @@ def is_emulated(sae: SAE, compute_dtype: str, clock: Callable[[], float] = time.
 
 
 def agreement(one: SAE, other: SAE, x: torch.Tensor) -> float:
-    """|A∩B| / |A∪B| of the (token, feature) entries that fire; 1 where nothing does."""
+    """|A∩B| / |A∪B| of the (token, feature) entries that fire; NaN where nothing does, which is no evidence."""
     both = either = 0
     for part in torch.split(x, _PART_TOKENS):
         a, b = (_entries(sae.firings(part), sae.d_sae) for sae in (one, other))
         common = int(torch.isin(a, b, assume_unique=True).sum())
         both, either = both + common, either + len(a) + len(b) - common
-    return both / either if either else 1.0
+    return both / either if either else math.nan
 
 
 def _entries(fired: Firings, d_sae: int) -> torch.Tensor:
@@ -177,8 +178,12 @@ def _halved(canonical: Canonical, dtype: torch.dtype) -> Canonical:
         b_enc = b_enc + torch.cat([centre.double() @ part.double() for part in parts])
     W_dec = canonical.W_dec.to(dtype) if isinstance(canonical.W_dec, torch.Tensor) else canonical.W_dec
     magnitude = canonical.magnitude and (canonical.magnitude[0].to(dtype), canonical.magnitude[1].to(dtype))
-    return replace(
+    halved = replace(
         canonical, W_enc=canonical.W_enc.to(dtype), b_enc=b_enc.to(dtype), threshold=canonical.threshold.to(dtype),
         W_dec=W_dec, b_dec=None if canonical.b_dec is None else canonical.b_dec.to(dtype),
         W_skip=None if canonical.W_skip is None else canonical.W_skip.to(dtype), magnitude=magnitude,
     )  # fmt: skip
+    added = [t for t in halved.tensors if t is not halved.threshold]  # beyond an infinite threshold nothing fires
+    if not all(bool(bound.isfinite()) for t in added for bound in t.aminmax()):
+        raise ComputeDtypeUnavailable(str(dtype).removeprefix("torch."), "its numbers end below a parameter of the SAE")
+    return halved

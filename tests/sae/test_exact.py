@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import resource
 
 import numpy as np
 import pytest
@@ -149,6 +150,7 @@ def test_the_screen_never_rules_out_what_fires(data: st.DataObject) -> None:
     )
     less_threshold = canonical.b_enc.double() - canonical.threshold
     screen = int8.screen(canonical.W_enc.T.contiguous(), less_threshold, sample, tile=32)
+    assert screen is not None
     factor = 10 ** (6 * torch.rand(64, 1, generator=torch.Generator().manual_seed(seed)) - 4)
     x = torch.cat([sample, sample.flip(0) * factor, torch.zeros(1, d_in)])
     q, inside = screen.rounded(x)
@@ -182,6 +184,53 @@ def test_firings_are_bounded() -> None:
     canonical = dataclasses.replace(_canonical(8, 30), threshold=torch.full((30,), -1e9))
     with pytest.raises(TooManyFirings):
         Exact(canonical).fire(torch.zeros(5_120, 8), at_most=512 * 30 - 1)
+
+
+def _plain(W_enc: torch.Tensor, bias: torch.Tensor, threshold: torch.Tensor) -> Canonical:
+    return dataclasses.replace(_canonical(*W_enc.shape), W_enc=W_enc, b_enc=bias, threshold=threshold)
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-40])
+def test_tokens_at_which_every_feature_ties_take_no_more_memory(size: float) -> None:
+    """Such as padding, where an SAE has no bias; entries one by one in float64 would be n·d_sae·d_in numbers."""
+    d_in, d_sae = 256, 1_152
+    exact = Exact(_plain(torch.randn(d_in, d_sae), torch.zeros(d_sae), torch.zeros(d_sae)))
+    exact.fire(torch.randn(512, d_in))
+    before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    fired = exact.fire(torch.full((512, d_in), size))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb < 500_000
+    assert (size == 0) == (len(fired.token) == 0)
+
+
+@pytest.mark.parametrize("size", [1e-25, 1.0, 1e20])
+def test_tokens_whose_squares_float32_does_not_hold(size: float) -> None:
+    """A tie of each token, which float32 decides by chance."""
+    d_in, n = 40, 400
+    rng = torch.Generator().manual_seed(0)
+    W_enc, x = torch.randn(d_in, n, generator=rng), torch.randn(n, d_in, generator=rng) * size
+    at_tie = (x.double() @ W_enc.double()).diagonal()
+    canonical = _plain(W_enc, -at_tie.float(), torch.zeros(n))
+    fired = Exact(canonical).fire(x).dense(n, n) != 0
+    gap = at_tie + canonical.b_enc.double()
+    assert torch.equal(fired.diagonal(), gap > 0)
+
+
+def test_weights_that_float32_hardly_holds() -> None:
+    """No sum of integers stands for them."""
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(400, 8, generator=rng) * 1e10
+    W_enc = torch.randn(8, 30, generator=rng)
+    for size in (1e15, 1e25, 1e28):
+        exact = Exact(_plain(W_enc * size, torch.zeros(30), torch.full((30,), -torch.inf)))
+        assert len(exact.fire(x).token) == 400 * 30
+    exact = Exact(_plain(W_enc * 1e30, torch.zeros(30), torch.zeros(30)))
+    assert _same(exact.fire(x), _twin(exact, x, 30))
+
+
+@needs_int8
+def test_no_screen_where_integers_would_overflow() -> None:
+    W_rows, sample = torch.ones(4, 40_000), torch.randn(300, 40_000, generator=torch.Generator().manual_seed(0))
+    assert int8.screen(W_rows, torch.zeros(4, dtype=torch.float64), sample, tile=4) is None
 
 
 @needs_int8

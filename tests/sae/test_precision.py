@@ -9,7 +9,7 @@ from stream_interp import sae
 from stream_interp.errors import ComputeDtypeUnavailable
 from stream_interp.sae.precision import COMPUTE_DTYPES, agreement, choose, in_dtype
 
-from .conftest import D_IN, D_SAE, Write
+from .conftest import D_IN, D_SAE, Write, weights
 
 
 def test_half_precision_is_centred_before_it_is_rounded(write: Write) -> None:
@@ -37,6 +37,20 @@ def test_an_unknown_way_is_refused(write: Write) -> None:
     with pytest.raises(ComputeDtypeUnavailable, match=r"float8.*known here are float32, bfloat16"):
         in_dtype(sae.load(write()), "float8")
     assert "float32" in COMPUTE_DTYPES
+
+
+def test_parameters_that_float16_does_not_hold(write: Write) -> None:
+    """`load` refuses them; with a bias of infinity a feature would fire always."""
+    large = write(weights() | {"b_enc": torch.full((D_SAE,), 1e5)})
+    with pytest.raises(ComputeDtypeUnavailable, match=r"float16.*numbers end below"):
+        in_dtype(sae.load(large), "float16")
+    assert in_dtype(sae.load(large), "bfloat16").dtype == torch.bfloat16
+
+
+def test_tokens_of_which_nothing_fires_are_no_evidence(write: Write) -> None:
+    silent, x = sae.load(write(weights() | {"threshold": torch.full((D_SAE,), 1e4)})), torch.zeros(100, D_IN)
+    chosen = choose(silent, x, _Clock(*ALL, *FEW, 0, 100, 0, 50, *FEW, 0, 100, 0, 50, *FEW, 0, 100, 0, 50))
+    assert chosen.compute_dtype == "float32"
 
 
 class _Clock:
