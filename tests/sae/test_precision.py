@@ -11,6 +11,9 @@ from stream_interp.sae.precision import COMPUTE_DTYPES, agreement, choose, in_dt
 
 from .conftest import D_IN, D_SAE, Write, weights
 
+BLOCK = (0, 1)  # the first look at float32
+NATIVE, EMULATED = (0, 1, 0, 1), (0, 1, 0, 9)  # a product in float32, and in the other dtype
+
 
 def test_half_precision_is_centred_before_it_is_rounded(write: Write) -> None:
     """Activations far from 0 would lose in bfloat16 what sets them apart."""
@@ -49,7 +52,7 @@ def test_parameters_that_float16_does_not_hold(write: Write) -> None:
 
 def test_tokens_of_which_nothing_fires_are_no_evidence(write: Write) -> None:
     silent, x = sae.load(write(weights() | {"threshold": torch.full((D_SAE,), 1e4)})), torch.zeros(100, D_IN)
-    chosen = choose(silent, x, _Clock(*ALL, *FEW, 0, 100, 0, 50, *FEW, 0, 100, 0, 50, *FEW, 0, 100, 0, 50))
+    chosen = choose(silent, x, _Clock(*BLOCK, *NATIVE, 0, 100, 0, 50, *NATIVE, 0, 100, 0, 50, 0, 100, 0, 50))
     assert chosen.compute_dtype == "float32"
 
 
@@ -61,10 +64,6 @@ class _Clock:
 
     def __call__(self) -> float:
         return next(self._readings)
-
-
-BLOCK = (0, 1)  # the first look at float32
-NATIVE, EMULATED = (0, 1, 0, 1), (0, 1, 0, 9)  # a product in float32, and in the other dtype
 
 
 def test_the_fastest_that_agrees_is_chosen(write: Write) -> None:
