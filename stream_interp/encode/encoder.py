@@ -102,7 +102,9 @@ class _AtOnce(Executor):
 
 def _statistics(sae: Encoder | None, items: Sequence[Item], tokens: Tokens, fired: Firings) -> Statistics:
     errors = _errors(sae, tokens, fired)
-    firings = _Fired(*(column.cpu().numpy() for column in (fired.token, fired.feature, fired.value.double())))
+    largest = torch.finfo(fired.value.dtype).max
+    value = fired.value.double().nan_to_num_(nan=0.0, posinf=largest, neginf=-largest)  # float16 ends at 65,504
+    firings = _Fired(*(column.cpu().numpy() for column in (fired.token, fired.feature, value)))
     firings.value[tokens.massive[firings.token]] = 0.0
     fit_x, fit_bounds = _fit_tokens(items, tokens)
     return Statistics(
@@ -147,6 +149,7 @@ def _errors(sae: Encoder | None, tokens: Tokens, fired: Firings) -> _Errors:
     if sae is None:
         return _Errors(target_sq, *np.zeros((3, len(y))))
     xhat = sae.reconstruct_from(tokens.x[chosen], fired.of_tokens(chosen)).float()
+    xhat = xhat.where(xhat.isfinite().all(dim=1, keepdim=True), 0.0)  # of which float16 has no number: not explained
     others = ((y - xhat).square().sum(1), (y * xhat).sum(1), xhat.square().sum(1))
     return _Errors(target_sq, *(column.double().cpu().numpy() for column in others))
 

@@ -30,7 +30,7 @@ from stream_interp.records.consumed import Consumed
 from stream_interp.records.control import read_projector
 from stream_interp.records.lane import Lane
 from stream_interp.records.snapshot import Snapshot, encode_snapshot
-from stream_interp.records.window import FIT, Window
+from stream_interp.records.window import FIT, SCORES, Window, decode_window, encode_window
 from stream_interp.sae import load_encoder, save_saelens
 from stream_interp.sae.precision import COMPUTE_DTYPES, Choice, in_dtype
 from stream_interp.settings import SaeSettings, Settings, SiteSettings
@@ -280,6 +280,24 @@ def projector_of(window: Window, compute_dtype: str, version: int = 5):
     """As DETECT would make it of the window, but bound to this dtype."""
     header, arrays = read_projector(make_projector(absorb(None, window), window.header.lane, version))
     return structs.replace(header, compute_dtype=compute_dtype), arrays
+
+
+@pytest.mark.parametrize("size", [1e4, 1e5, 1e14])
+@pytest.mark.parametrize("way", COMPUTE_DTYPES)
+def test_one_request_beyond_float16_leaves_its_window_readable(folder, way, size):
+    """Or one such request a window would be enough for nobody to judge the lane."""
+    encode = Encode(folder)
+    encode.feed(tokens(5, seed=0))
+    (window,) = encode.windows()
+    encode.lanes.apply(projector_of(window, way))
+    encode.feed(tokens(5, seed=1))
+    encode.feed(tokens(1, seed=2) * np.float32(size))
+    (window,) = encode.windows()
+    read = decode_window(b"".join(part.value for part in encode_window(window)))
+    assert read.header.requests == 6
+    assert all(np.isfinite(total) for total in structs.asdict(read.header.sums).values())
+    assert all(np.isfinite(array).all() for name, array in read.arrays.items() if name != "request_scores")
+    assert np.isfinite(read.arrays["request_scores"][:, SCORES.index("error_share")]).all()
 
 
 @pytest.mark.parametrize("name", ["surprise", "cap", "mean"])
