@@ -62,10 +62,10 @@ def _layered(path: Path) -> LayeredSAE:
 
 
 def _refused(path: Path, **options: Any) -> str:
-    out, began = path.parent / "out_of_it", time.perf_counter()
+    out, began = path.parent / "out_of_it", time.thread_time()
     with pytest.raises(SAELoadError) as caught:
         sae.convert(path, out, **options)
-    assert time.perf_counter() - began < 1
+    assert time.thread_time() - began < 2  # a hostile file must not cost more; busy neighbours do not count
     assert not out.exists()
     assert str(out) not in str(caught.value)
     return caught.value.reason
