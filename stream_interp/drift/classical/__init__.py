@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from stream_interp.drift.classical import cusum, ddm, eddm, ewma, fhddm, hddm_a, hddm_w, page_hinkley
+from stream_interp.drift.classical import adwin, cusum, ddm, eddm, ewma, fhddm, hddm_a, hddm_w, page_hinkley
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Detector:
 
 
 DETECTORS = {
+    "adwin": Detector(adwin.ADWIN, adwin.start, adwin.step),
     "cusum": Detector(cusum.CUSUM, cusum.start, cusum.step),
     "ddm": Detector(ddm.DDM, ddm.start, ddm.step, binary=True),
     "eddm": Detector(eddm.EDDM, eddm.start, eddm.step, binary=True),
