@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stream_interp.drift.classical import DETECTORS, Detector, eddm
+from stream_interp.drift.classical import DETECTORS, Detector, eddm, kswin
 from stream_interp.errors import BlindError, UsageError
 
 STREAMS, STEPS = 7, 240
@@ -20,7 +20,9 @@ def arrays(value: Any) -> list[np.ndarray]:
         return [value]
     if dataclasses.is_dataclass(value):
         return [a for f in dataclasses.fields(value) for a in arrays(getattr(value, f.name))]
-    return [a for v in value for a in arrays(v)] if isinstance(value, tuple) else []
+    if isinstance(value, tuple) and not (value and isinstance(value[0], int)):  # not where a random generator stands
+        return [a for v in value for a in arrays(v)]
+    return []
 
 
 def shifting(detector: Detector) -> np.ndarray:
@@ -111,3 +113,9 @@ def test_eddm_takes_the_root_as_river_does() -> None:
     ours = eddm._roots(variance, variance > 0)
     assert ours.tolist() == [v**0.5 for v in variance.tolist()]
     assert (ours != np.sqrt(variance)).any()  # else Python's loop could go
+
+
+def test_kswin_refuses_more_streams_than_it_can_keep_up_with() -> None:
+    kswin.start(kswin.KSWIN(), 100)
+    with pytest.raises(UsageError, match="101 streams, expected at most 100"):
+        kswin.start(kswin.KSWIN(), 101)

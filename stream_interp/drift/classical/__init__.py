@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from stream_interp.drift.classical import adwin, cusum, ddm, eddm, ewma, fhddm, hddm_a, hddm_w, page_hinkley
+from stream_interp.drift.classical import adwin, cusum, ddm, eddm, ewma, fet, fhddm, hddm_a, hddm_w, kswin, page_hinkley
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,10 @@ DETECTORS = {
     "ddm": Detector(ddm.DDM, ddm.start, ddm.step, binary=True),
     "eddm": Detector(eddm.EDDM, eddm.start, eddm.step, binary=True),
     "ewma": Detector(ewma.EWMA, ewma.start, ewma.step),
+    "fet": Detector(fet.FET, fet.start, fet.step, binary=True),
     "fhddm": Detector(fhddm.FHDDM, fhddm.start, fhddm.step, binary=True),
     "hddm_a": Detector(hddm_a.HDDMA, hddm_a.start, hddm_a.step, binary=True),
     "hddm_w": Detector(hddm_w.HDDMW, hddm_w.start, hddm_w.step, binary=True),
+    "kswin": Detector(kswin.KSWIN, kswin.start, kswin.step),
     "page_hinkley": Detector(page_hinkley.PageHinkley, page_hinkley.start, page_hinkley.step),
 }

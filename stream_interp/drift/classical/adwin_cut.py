@@ -95,10 +95,10 @@ def _buckets(window: Window, streams: NDArray[np.intp]) -> tuple[Floats, Floats,
     found: list[Bucket] = []
     for i, row in reversed(list(enumerate(window.old))):
         filled, size = row.filled[streams], float(1 << len(window.recent) + i)
-        sizes += [(filled > slot) * size for slot in range(len(row.buckets))]
+        sizes += [np.where(filled > slot, size, 0.0) for slot in range(len(row.buckets))]
         found += row.buckets
     for bucket, n, newer in _recent(window):
-        sizes.append((window.width[streams] > newer) * float(n))
+        sizes.append(np.where(window.width[streams] > newer, float(n), 0.0))
         found.append(bucket)
     totals = np.stack([bucket.total[streams] for bucket in found])
     return np.stack(sizes), totals, np.stack([bucket.variance[streams] for bucket in found])

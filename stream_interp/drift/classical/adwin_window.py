@@ -1,7 +1,7 @@
 """ADWIN's windows: rows of at most M buckets of 2^i values each; an overfull row merges its two oldest.
 
-One layout for many streams: alarms come at checks only, so the ages of all streams are equal modulo `clock`, and rows of
-buckets smaller than the power of two in `clock` look alike in all of them, once a young stream is filled up with
+One layout for many streams: alarms come at checks only, so the ages of all streams are equal modulo `clock`, and rows
+of buckets smaller than the power of two in `clock` look alike in all of them, once a young stream is filled up with
 empty buckets. The `recent` rows are these: a push moves references. In `old` rows each stream has its own count.
 """
 
@@ -101,13 +101,13 @@ def _zeros(streams: int) -> Floats:
 
 def _first_age(config: ADWIN, row: int) -> int:
     """A stream's age when `row` gets its first bucket."""
-    return 1 + config.max_buckets * (2**row - 1)
+    return 1 + config.max_buckets * ((1 << row) - 1)
 
 
 def _filled(config: ADWIN, row: int) -> int:
     """Buckets in a shared row of a stream so old that it has merged, at a multiple of `clock`."""
     age = config.clock * (config.max_buckets + 1)
-    arrived = (age - _first_age(config, row)) // 2**row + 1
+    arrived = (age - _first_age(config, row)) // (1 << row) + 1
     return config.max_buckets - 1 + (arrived - config.max_buckets - 1) % 2
 
 
