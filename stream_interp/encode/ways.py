@@ -9,7 +9,7 @@ import torch
 from stream_interp.errors import ComputeDtypeUnavailable
 from stream_interp.records.window import FLOAT32
 from stream_interp.sae.encoder import SAE
-from stream_interp.sae.precision import COMPUTE_DTYPES, copy_bytes, in_dtype
+from stream_interp.sae.precision import COMPUTE_DTYPES, copy_bytes, in_dtype, is_emulated
 
 
 class Ways:
@@ -60,6 +60,8 @@ class Ways:
         if compute_dtype in COMPUTE_DTYPES and not self.has_room(fingerprint, compute_dtype):
             found = f"a copy more of the SAE than sae.max_memory_bytes = {self._max_memory_bytes:,} allows"
             raise ComputeDtypeUnavailable(compute_dtype, found)
+        if is_emulated(self._loaded[fingerprint], compute_dtype):
+            raise ComputeDtypeUnavailable(compute_dtype, "emulated here: a block of tokens would take a minute")
         try:
             made = in_dtype(self._loaded[fingerprint], compute_dtype)
         except torch.OutOfMemoryError as error:

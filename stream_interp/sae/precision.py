@@ -30,7 +30,7 @@ AGREEMENT = 0.999  # with float32, below which a way is not taken
 MEASURED_TOKENS = 8_192
 _PART_TOKENS = 2_048  # of them at once: what fires in all might not fit
 _FIRST_LOOK_TOKENS, _FIRST_LOOK_FEATURES = 32, 1_024  # an emulated way would take minutes for all
-_HOPELESS = 4.0  # times as slow as float32
+_HOPELESS, _HARMLESS_S = 4.0, 5e-3  # times as slow as float32; below so many seconds a first look says nothing
 _AT_MOST_S = 2.0  # of float32 alone; a worker that measures much longer would look dead
 
 
@@ -42,11 +42,14 @@ class Choice(NamedTuple):
 
 
 class _Measured(NamedTuple):
-    """Of one way: its time over that of float32 on the same tokens in turn, tokens/s, and how far firings agree."""
+    """Of one way: its time over that of float32 on the same tokens in turn, tokens/s, and how far firings agree.
+
+    That is not looked at where the way is not faster.
+    """
 
     time_ratio: float
     tokens_per_s: float
-    agreement: float
+    agreement: float | None
 
 
 def in_dtype(sae: SAE, compute_dtype: str) -> SAE:
@@ -61,7 +64,7 @@ def in_dtype(sae: SAE, compute_dtype: str) -> SAE:
         return _exact(sae)
     if compute_dtype not in _HALVES:
         raise ComputeDtypeUnavailable(compute_dtype, f"known here are {', '.join(COMPUTE_DTYPES)}")
-    return replace(sae, canonical=_halved(sae.canonical, _HALVES[compute_dtype]))
+    return replace(sae, canonical=_halved(sae.canonical, _HALVES[compute_dtype], inclusive=sae.config.inclusive))
 
 
 def copy_bytes(sae: SAE, compute_dtype: str) -> int:
@@ -85,10 +88,9 @@ def choose(sae: SAE, x: torch.Tensor, clock: Callable[[], float] = time.perf_cou
         return Choice(FLOAT32, f"{FLOAT32} (not measured: {BLOCK_TOKENS} tokens take {block_s:.1f} s)")
     x = x[: int(BLOCK_TOKENS * _AT_MOST_S / block_s)]
     found = {name: _measured(sae, name, x, clock) for name in COMPUTE_DTYPES[1:]}
-    good = {name: m.time_ratio for name, m in found.items() if isinstance(m, _Measured) and m.agreement >= AGREEMENT}
-    best = min(good, key=good.__getitem__, default=FLOAT32)
+    good = {name: m.time_ratio for name, m in found.items() if isinstance(m, _Measured) and _agrees(m)}
+    taken = min(good, key=good.__getitem__, default=FLOAT32)
     told = "; ".join(f"{name} {_told(m)}" for name, m in found.items())
-    taken = best if good.get(best, 1.0) < 1.0 else FLOAT32
     return Choice(taken, f"{taken} (on {len(x):,} tokens, against float32: {told})")
 
 
@@ -104,14 +106,19 @@ def _measured(sae: SAE, name: str, x: torch.Tensor, clock: Callable[[], float]) 
     float32_s = way_s = 0.0
     for part in torch.split(x, _PART_TOKENS):
         float32_s, way_s = float32_s + _seconds(sae, part, clock), way_s + _seconds(way, part, clock)
-    return _Measured(way_s / float32_s, len(x) / way_s, agreement(sae, way, x))
+    agrees = agreement(sae, way, x) if way_s < float32_s else None  # it takes as long as both together
+    return _Measured(way_s / float32_s, len(x) / way_s, agrees)
+
+
+def _agrees(measured: _Measured) -> bool:
+    return measured.agreement is not None and measured.agreement >= AGREEMENT
 
 
 def _told(measured: _Measured | str) -> str:
     if isinstance(measured, str):
         return measured
     speed = f"{1 / measured.time_ratio:.2f} times as fast ({measured.tokens_per_s:,.0f} tokens/s)"
-    return f"{speed}, firings agree to {measured.agreement:.4f}"
+    return speed if measured.agreement is None else f"{speed}, firings agree to {measured.agreement:.4f}"
 
 
 def is_emulated(sae: SAE, compute_dtype: str, clock: Callable[[], float] = time.perf_counter) -> bool:
@@ -126,7 +133,7 @@ def is_emulated(sae: SAE, compute_dtype: str, clock: Callable[[], float] = time.
         start = clock()
         float(torch.mm(tokens, W)[0, 0])
         taken_s.append(clock() - start)
-    return taken_s[1] > _HOPELESS * taken_s[0]
+    return taken_s[1] > max(_HOPELESS * taken_s[0], _HARMLESS_S)
 
 
 def agreement(one: SAE, other: SAE, x: torch.Tensor) -> float:
@@ -170,16 +177,20 @@ def _exact(sae: SAE) -> SAE:
     return _ExactSAE(sae.config, sae.fingerprint, sae.canonical, Exact(sae.canonical))
 
 
-def _halved(canonical: Canonical, dtype: torch.dtype) -> Canonical:
+def _halved(canonical: Canonical, dtype: torch.dtype, *, inclusive: bool) -> Canonical:
     """`canonical` of float32 rounded to `dtype`; what was folded into `b_enc` becomes a centre again."""
     b_enc, centre = canonical.b_enc.double(), canonical.centre
     if centre is not None:
         parts = torch.split(canonical.W_enc, 1_024, dim=1)
         b_enc = b_enc + torch.cat([centre.double() @ part.double() for part in parts])
+    threshold = canonical.threshold.to(dtype)
+    if inclusive:  # the number just below t, of each dtype its own
+        up, down = (torch.full((), bound, device=threshold.device) for bound in (torch.inf, -torch.inf))
+        threshold = canonical.threshold.nextafter(up).to(dtype).nextafter(down.to(dtype))
     W_dec = canonical.W_dec.to(dtype) if isinstance(canonical.W_dec, torch.Tensor) else canonical.W_dec
     magnitude = canonical.magnitude and (canonical.magnitude[0].to(dtype), canonical.magnitude[1].to(dtype))
     halved = replace(
-        canonical, W_enc=canonical.W_enc.to(dtype), b_enc=b_enc.to(dtype), threshold=canonical.threshold.to(dtype),
+        canonical, W_enc=canonical.W_enc.to(dtype), b_enc=b_enc.to(dtype), threshold=threshold,
         W_dec=W_dec, b_dec=None if canonical.b_dec is None else canonical.b_dec.to(dtype),
         W_skip=None if canonical.W_skip is None else canonical.W_skip.to(dtype), magnitude=magnitude,
     )  # fmt: skip

@@ -352,3 +352,11 @@ def test_no_memory_for_a_copy_is_a_way_that_cannot_be_had(sae, monkeypatch):
     monkeypatch.setattr(ways_module, "in_dtype", full)
     with pytest.raises(ComputeDtypeUnavailable, match="no memory"):
         Ways([sae]).of(sae.fingerprint, "bfloat16")
+
+
+def test_a_way_that_is_emulated_here_cannot_be_had(sae, monkeypatch):
+    monkeypatch.setattr(ways_module, "is_emulated", lambda _sae, compute_dtype: compute_dtype == "bfloat16")
+    ways = Ways([sae])
+    with pytest.raises(ComputeDtypeUnavailable, match="emulated here"):
+        ways.of(sae.fingerprint, "bfloat16")
+    assert ways.of(sae.fingerprint, "float16").dtype == torch.float16

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import msgspec
 import pytest
 import torch
 
 from stream_interp import sae
 from stream_interp.errors import ComputeDtypeUnavailable
-from stream_interp.sae.precision import COMPUTE_DTYPES, agreement, choose, in_dtype
+from stream_interp.sae.precision import COMPUTE_DTYPES, agreement, choose, in_dtype, is_emulated
 
 from .conftest import D_IN, D_SAE, Write, weights
 
@@ -99,3 +102,33 @@ def test_ways_that_do_not_work_here_are_not_measured(write: Write) -> None:
     x = torch.zeros(100, D_IN)
     top_k = sae.load(write(architecture="topk", k=2))
     assert "exact does not work here" in choose(top_k, x).line
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "float16"])
+def test_a_tie_fires_where_it_should_in_every_way(write: Write, name: str) -> None:
+    """p >= t, with t a number that all dtypes have."""
+    tensors = {
+        "W_enc": torch.eye(D_IN),
+        "b_enc": torch.zeros(D_IN),
+        "W_dec": torch.eye(D_IN),
+        "b_dec": torch.zeros(D_IN),
+    }
+    loaded = sae.load(write(tensors | {"threshold": torch.full((D_IN,), 1.5)}, d_sae=D_IN))
+    inclusive = dataclasses.replace(
+        loaded,
+        config=msgspec.structs.replace(loaded.config, inclusive=True),
+        canonical=dataclasses.replace(
+            loaded.canonical, threshold=loaded.canonical.threshold.nextafter(torch.tensor(-torch.inf))
+        ),
+    )
+    x = torch.full((1, D_IN), 1.5)
+    assert len(inclusive.firings(x).token) == len(in_dtype(inclusive, name).firings(x).token) == D_IN
+    assert len(in_dtype(loaded, name).firings(x).token) == 0
+
+
+def test_emulated_means_slow_and_noticeable(write: Write) -> None:
+    float32 = sae.load(write())
+    assert is_emulated(float32, "bfloat16", _Clock(0, 1e-2, 0, 5e-2))
+    assert not is_emulated(float32, "bfloat16", _Clock(0, 1e-2, 0, 3e-2))
+    assert not is_emulated(float32, "bfloat16", _Clock(0, 1e-5, 0, 1e-3))
+    assert not is_emulated(float32, "exact", _Clock())
