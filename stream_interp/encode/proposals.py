@@ -47,7 +47,7 @@ class _Sample:
 
 
 class Proposals:
-    """What this process proposes for its lanes; each is measured once.
+    """What this process proposes for its lanes; each is measured once each time that it learns.
 
     Where the samples of lanes that learn at once do not fit SAMPLE_BYTES together, the smallest one is dropped, and
     its lane begins again with the tokens that come next.
@@ -73,6 +73,7 @@ class Proposals:
             lane_id, sae = work.entry.lane_id, work.entry.sae
             if work.entry.shape.projector_version != FIT or sae is None:
                 self._samples.pop(lane_id, None)  # the projector has come: too late to propose
+                self._chosen.pop(lane_id, None)  # a lane that learns again is another one: measured anew
             elif self._wanted != "auto":
                 work.window.proposed_dtype = self._wanted
             elif lane_id in self._chosen:

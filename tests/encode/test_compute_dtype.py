@@ -149,12 +149,12 @@ def test_from_the_first_tokens_to_the_projector_and_back(folder, sae, monkeypatc
     assert made[-1].arrays["tokens_fired"].tolist() == torch.bincount(fired.feature, minlength=D_SAE)[ids].tolist()
     assert {work.entry.sae.dtype for work in encode.encoded[-1]} == {torch.bfloat16}
     assert encode.lanes.forget(headers[0].lane.lane_id, projector[0].version + 1)
-    encode.feed(tokens(2, seed=9))
-    (again,) = encode.windows()
-    header = again.header
-    assert (header.projector_version, header.compute_dtype, header.proposed_dtype) == (FIT, "float32", "bfloat16")
+    for proposed in ("", "bfloat16"):  # measured anew: what it learns again from may be another stream
+        encode.feed(tokens(10, seed=9))
+        header = encode.windows()[0].header
+        assert (header.projector_version, header.compute_dtype, header.proposed_dtype) == (FIT, "float32", proposed)
     assert encode.encoded[-1][0].entry.sae.dtype == torch.float32
-    assert len(chosen) == 1
+    assert len(chosen) == 2
 
 
 def test_the_real_measurement_ends_in_a_way_that_there_is(folder, monkeypatch):
