@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from stream_interp.drift.classical.adwin_window import ADWIN, Bucket, Window
 from stream_interp.drift.classical.common import Bools, Floats
 
-BLOCK = 4_096  # streams tested together: what they need stays in the cache
 CAUTION = 1e-3  # relative, of c: rounding of the quick test, many times over
 ROUNDING = 1e-12  # of sums of at most some hundred buckets, relative to the sum of magnitudes
 
@@ -24,8 +23,7 @@ def shrunk(config: ADWIN, window: Window) -> tuple[Window, Bools]:
     """Buckets are dropped from the old end until no cut is left, as far as width, total and variance go; and where."""
     width, total, variance = window.width.copy(), window.total.copy(), window.variance.copy()
     drift = np.zeros(len(width), np.bool_)
-    blocks = [slice(at, at + BLOCK) for at in range(0, len(width), BLOCK)]
-    left = np.concatenate([np.flatnonzero(_suspects(config, window, block)) + block.start for block in blocks])
+    left = np.flatnonzero(_suspects(config, window))
     sizes, totals, variances = _buckets(window, left)
     while len(left):
         cut = _cuts(config, width[left], total[left], variance[left], sizes, totals)
@@ -42,9 +40,9 @@ def shrunk(config: ADWIN, window: Window) -> tuple[Window, Bools]:
     return window._replace(width=width, total=total, variance=variance), drift
 
 
-def _suspects(config: ADWIN, window: Window, block: slice) -> Bools:
+def _suspects(config: ADWIN, window: Window) -> Bools:
     """The quick test."""
-    width, total, variance = window.width[block], window.total[block], window.variance[block]
+    width, total, variance = window.width, window.total, window.variance
     grown = width > config.grace_period
     log_term = np.log(2 * np.log(np.maximum(width, 2)) / config.delta)
     mean, floor, scale = total / width, (2 / 3 * log_term) ** 2, 2 * log_term * variance / width / width
@@ -53,7 +51,7 @@ def _suspects(config: ADWIN, window: Window, block: slice) -> Bools:
     floor *= (1 - CAUTION) ** 2
     scale *= (1 - CAUTION) ** 2
     remaining = total.copy()
-    for bucket, newer in _borders(window, block):
+    for bucket, newer in _borders(window, config.min_window_length):
         remaining -= bucket
         excess = mean * newer
         excess -= remaining  # c, as mean·width is the total
@@ -66,18 +64,19 @@ def _suspects(config: ADWIN, window: Window, block: slice) -> Bools:
     return found & grown
 
 
-def _borders(window: Window, block: slice) -> Iterator[tuple[Floats, float | Floats]]:
-    """From the oldest bucket: its sums, and how many values are newer."""
+def _borders(window: Window, least: int) -> Iterator[tuple[Floats, float | Floats]]:
+    """From the oldest bucket: its sums, and how many values are newer, as long as these are at `least` so many."""
     shared, size = sum(len(row) << i for i, row in enumerate(window.recent)), 1 << len(window.recent)
-    newer = np.full(len(window.width[block]), float(shared))
+    newer = np.full(len(window.width), float(shared))
     for i, row in enumerate(window.old):
-        newer += row.filled[block] * (size << i)
+        newer += row.filled * (size << i)
     for i, row in reversed(list(enumerate(window.old))):
         for slot, bucket in enumerate(row.buckets):
-            newer = newer - (row.filled[block] > slot) * float(size << i)
-            yield bucket.total[block], newer
+            newer = newer - (row.filled > slot) * float(size << i)
+            yield bucket.total, newer
     for bucket, _, later in _recent(window):
-        yield bucket.total[block], float(later)
+        if later >= least:
+            yield bucket.total, float(later)
 
 
 def _recent(window: Window) -> Iterator[tuple[Bucket, int, int]]:

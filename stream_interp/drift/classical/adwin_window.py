@@ -150,9 +150,9 @@ def _where(mask: Bools, yes: Bucket, no: Bucket) -> Bucket:
 
 def _merged(older: Bucket, newer: Bucket, size: int) -> Bucket:
     """Two buckets of `size` values as one; of two empty ones an empty one."""
-    apart = older.total - newer.total
-    apart *= 1 / size  # exact, as sizes are powers of two
-    apart *= apart
-    apart *= size / 2  # n₀·n₁/(n₀ + n₁)
-    apart += older.variance + newer.variance if size > 1 else 0.0
-    return Bucket(older.total + newer.total, apart)
+    between = older.total - newer.total
+    between *= between
+    between *= 0.5 / size  # n₀·n₁·(μ₀ − μ₁)²/(n₀ + n₁): to scale by powers of two is exact
+    if size > 1:  # one value does not vary
+        between += older.variance + newer.variance
+    return Bucket(older.total + newer.total, between)
