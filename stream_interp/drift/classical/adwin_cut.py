@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from stream_interp.drift.classical.adwin_window import ADWIN, Bucket, Window
 from stream_interp.drift.classical.common import Bools, Floats
 
+BLOCK = 1_024  # suspects judged together: what they need stays in the cache
 CAUTION = 1e-3  # relative, of c: rounding of the quick test, many times over
 ROUNDING = 1e-12  # of sums of at most some hundred buckets, relative to the sum of magnitudes
 
@@ -22,13 +23,23 @@ ROUNDING = 1e-12  # of sums of at most some hundred buckets, relative to the sum
 def shrunk(config: ADWIN, window: Window) -> tuple[Window, Bools]:
     """Buckets are dropped from the old end until no cut is left, as far as width, total and variance go; and where."""
     width, total, variance = window.width.copy(), window.total.copy(), window.variance.copy()
-    drift = np.zeros(len(width), np.bool_)
-    left = np.flatnonzero(_suspects(config, window))
-    sizes, totals, variances = _buckets(window, left)
-    while len(left):
+    suspects = np.flatnonzero(_suspects(config, window))
+    for at in range(0, len(suspects), BLOCK):
+        block = suspects[at : at + BLOCK]
+        width[block], total[block], variance[block] = _shortened(config, window, block)
+    return Window(width, total, variance, window.recent, window.old), width < window.width
+
+
+def _shortened(config: ADWIN, window: Window, streams: NDArray[np.intp]) -> tuple[Floats, Floats, Floats]:
+    """Width, total and variance of what river keeps of some windows."""
+    width, total, variance = window.width[streams], window.total[streams], window.variance[streams]
+    sizes, totals, variances = _buckets(window, streams)
+    left = np.arange(len(streams))
+    while True:
         cut = _cuts(config, width[left], total[left], variance[left], sizes, totals)
         left, sizes, totals, variances = left[cut], sizes[:, cut], totals[:, cut], variances[:, cut]
-        drift[left] = True
+        if not len(left):
+            return width, total, variance
         oldest, k = (sizes > 0).argmax(axis=0), np.arange(len(left))
         n, u, v = sizes[oldest, k], totals[oldest, k], variances[oldest, k]
         sizes[oldest, k] = totals[oldest, k] = 0.0
@@ -37,7 +48,6 @@ def shrunk(config: ADWIN, window: Window) -> tuple[Window, Bools]:
         w = width[left]
         apart = u / n - total[left] / w
         variance[left] -= v + n * w * apart * apart / (n + w)
-    return window._replace(width=width, total=total, variance=variance), drift
 
 
 def _suspects(config: ADWIN, window: Window) -> Bools:
@@ -108,12 +118,11 @@ def _cuts(config: ADWIN, width: Floats, total: Floats, variance: Floats, sizes: 
     n0, u0 = np.add.accumulate(sizes), np.add.accumulate(totals)
     n1, u1 = width - n0, np.subtract.accumulate(np.vstack([total, totals]))[1:]
     least = config.min_window_length
-    border, stream = np.nonzero((sizes > 0) & (n0 >= least) & (n1 >= max(least, 1)))
-    n0, n1, u0, u1 = (a[border, stream] for a in (n0, n1, u0, u1))
-    log_term = np.array([math.log(2 * math.log(w) / config.delta) for w in width.tolist()])[stream]
-    m = 1 / (n0 - least + 1) + 1 / (n1 - least + 1)
-    with np.errstate(invalid="ignore"):  # what was dropped may leave less than no variance: no cut, in river too
-        epsilon = np.sqrt(2 * m * (variance / width)[stream] * log_term) + 2 / 3 * log_term * m
-    found = np.zeros(len(width), np.bool_)
-    found[stream[np.abs(u0 / n0 - u1 / n1) > epsilon]] = True
-    return found
+    log_term = np.array([math.log(2 * math.log(w) / config.delta) for w in width.tolist()])
+    with np.errstate(divide="ignore", invalid="ignore"):  # of borders that are none, and of no variance left by drops
+        m = 1 / (n0 - least + 1) + 1 / (n1 - least + 1)
+        epsilon = np.sqrt(2 * m * (variance / width) * log_term) + 2 / 3 * log_term * m
+        found = np.abs(u0 / n0 - u1 / n1) > epsilon
+    found &= (sizes > 0) & (n0 >= least) & (n1 >= max(least, 1))
+    anywhere: Bools = found.any(axis=0)
+    return anywhere
