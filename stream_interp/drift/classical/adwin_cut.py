@@ -118,7 +118,8 @@ def _cuts(config: ADWIN, width: Floats, total: Floats, variance: Floats, sizes: 
     n0, u0 = np.add.accumulate(sizes), np.add.accumulate(totals)
     n1, u1 = width - n0, np.subtract.accumulate(np.vstack([total, totals]))[1:]
     least = config.min_window_length
-    log_term = np.array([math.log(2 * math.log(w) / config.delta) for w in width.tolist()])
+    # by Python, as numpy's logarithms differ in their last bit; a window of one value has no border
+    log_term = np.array([math.log(2 * math.log(max(w, 2.0)) / config.delta) for w in width.tolist()])
     with np.errstate(divide="ignore", invalid="ignore"):  # of borders that are none, and of no variance left by drops
         m = 1 / (n0 - least + 1) + 1 / (n1 - least + 1)
         epsilon = np.sqrt(2 * m * (variance / width) * log_term) + 2 / 3 * log_term * m

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stream_interp.drift.classical.common import Bools, Floats
+from stream_interp.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,12 @@ class ADWIN:
     max_buckets: int = 5
     min_window_length: int = 5
     grace_period: int = 10
+
+    def __post_init__(self) -> None:
+        if self.max_buckets < 2 or min(self.clock, self.min_window_length) < 1:
+            raise UsageError(
+                f"found {self}, expected max_buckets of 2 or more, clock and min_window_length of 1 or more"
+            )
 
 
 class Bucket(NamedTuple):
