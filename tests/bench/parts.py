@@ -1,14 +1,16 @@
-"""`parts`: examples in a cut, decoding of snapshots, the tick of the feature tests."""
+"""`parts`: examples in a cut, decoding of snapshots, the tick of the feature tests and of classical detectors."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
-from river.drift import ADWIN
+from river.drift import ADWIN, PageHinkley
 
 from stream_interp.detect import armed
 from stream_interp.drift import esr
+from stream_interp.drift.classical import DETECTORS
 from stream_interp.encode.batching import add_statistics
 from stream_interp.encode.encoder import encode_batch
 from stream_interp.encode.examples import ExampleRule, Turns
@@ -24,6 +26,7 @@ from tests.bench.lanes import firing_sae
 from tests.bench.measure import Row, compare
 
 D_IN, D_SAE, L0, REQUESTS, TOKENS = 576, 4_608, 33, 64, 24
+TICKS, OLD = 32, 1_024
 
 
 def rows() -> Iterator[Row]:
@@ -31,6 +34,8 @@ def rows() -> Iterator[Row]:
     yield _examples()
     yield _decode()
     yield from _ticks()
+    yield _classical("page_hinkley", PageHinkley)
+    yield _classical("adwin", ADWIN)
 
 
 def _examples() -> Row:
@@ -112,3 +117,29 @@ def _ticks() -> Iterator[Row]:
     name = f"one e-SR tick of {streams} features, both directions"
     yield compare(name, tick, river_loop, "river's ADWIN on as many streams")
     yield compare(name, tick, one_pass, "one read and write of its own state")
+
+
+def _classical(name: str, river: Callable[[], Any]) -> Row:
+    """`TICKS` updates of each stream, so that ADWIN makes one of its checks."""
+    streams, few = 65_536, 512  # river's few objects stand for all: 65,536 of them would not fit in the cache
+    rng = np.random.default_rng(0)
+    xs = rng.standard_normal((TICKS, streams))
+    detector, rivers = DETECTORS[name], [river() for _ in range(few)]
+    config, rows = detector.config(), xs[:, :few].tolist()
+    state = detector.start(config, streams)
+
+    def ours() -> None:
+        nonlocal state
+        for x in xs:
+            state, _ = detector.step(config, state, x)
+
+    def river_loop() -> None:
+        for _ in range(streams // few):
+            for row in rows:
+                for one, value in zip(rivers, row, strict=True):
+                    one.update(value)
+
+    for _ in range(OLD // TICKS):  # windows that are long already, as river's are after its first loop
+        ours()
+    title, items = f"{name} on {streams} streams", TICKS * streams
+    return compare(title, ours, river_loop, "river's, an object a stream", items, "updates/s")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stream_interp.drift.classical import DETECTORS, Detector, eddm, kswin
+from stream_interp.drift.classical import DETECTORS, Detector, adwin, eddm, kswin
 from stream_interp.errors import BlindError, UsageError
 
 STREAMS, STEPS = 7, 240
@@ -119,3 +119,8 @@ def test_kswin_refuses_more_streams_than_it_can_keep_up_with() -> None:
     kswin.start(kswin.KSWIN(), 100)
     with pytest.raises(UsageError, match="101 streams, expected at most 100"):
         kswin.start(kswin.KSWIN(), 101)
+
+
+def test_adwin_refuses_what_would_break_its_rows() -> None:
+    with pytest.raises(UsageError, match="max_buckets of 2 or more"):
+        adwin.ADWIN(max_buckets=1)

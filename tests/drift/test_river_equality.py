@@ -16,7 +16,7 @@ from river.drift import ADWIN, KSWIN, PageHinkley
 from river.drift.binary import DDM, EDDM, FHDDM, HDDMA, HDDMW
 from scipy.stats import fisher_exact
 
-from stream_interp.drift.classical import DETECTORS
+from stream_interp.drift.classical import DETECTORS, adwin
 
 Values = dict[str, Any]
 
@@ -140,6 +140,43 @@ def test_every_alarm_and_the_state_equal_river_on_reals(name: str) -> None:
     x = reals(STEPS.get(name, 700), 54)
     assert agree(name, x) > 10
     assert agree(name, x, **TWINS[name][2]) > 10
+
+
+@pytest.mark.parametrize(("clock", "max_buckets", "least"), [(1, 5, 5), (6, 2, 1), (64, 4, 3)])
+def test_adwin_equals_river_whatever_its_clock_and_buckets(clock: int, max_buckets: int, least: int) -> None:
+    parameters = {"delta": 0.3, "clock": clock, "max_buckets": max_buckets, "min_window_length": least}
+    assert agree("adwin", reals(400, 24), **parameters, grace_period=2) > 10
+
+
+def test_adwin_has_the_buckets_of_river() -> None:
+    x = reals(900, 54)
+    rivers = [ADWIN() for _ in range(54)]
+    state = adwin.start(adwin.ADWIN(), 54)
+    for t, row in enumerate(x):
+        state, drift = adwin.step(adwin.ADWIN(), state, row)
+        for detector, value in zip(rivers, row.tolist(), strict=True):
+            detector.update(value)
+        for k in np.flatnonzero(~drift) if t % 31 == 0 else ():  # an alarm's buckets are wiped, not cut
+            for i, ours in enumerate(_rows(state.window, k)):
+                theirs = _row_of(rivers[k], i)[:, : len(ours)]
+                assert np.array(ours).reshape(-1, 2).T.tobytes() == theirs.tobytes(), f"stream {k}, row {i} at {t}"
+
+
+def _rows(window: Any, k: int) -> list[list[tuple[float, float]]]:
+    newer, rows = 0, []
+    for i, row in enumerate(window.recent):
+        there = min(len(row), max(0, int(window.width[k]) - newer) >> i)  # the others are empty
+        rows.append([(b.total[k], b.variance[k]) for b in row[len(row) - there :]])
+        newer += len(row) << i
+    return rows + [[(b.total[k], b.variance[k]) for b in row.buckets[: int(row.filled[k])]] for row in window.old]
+
+
+def _row_of(detector: Any, i: int) -> np.ndarray:
+    """Sums and variances of six buckets of row i, from the bytes of the compiled core."""
+    raw, at = bytes(detector._helper.__getstate__()), 116 + 128 * i
+    if at + 104 > len(raw):
+        return np.zeros((2, 0))
+    return np.array([np.frombuffer(raw, "<f8", 6, at), np.frombuffer(raw, "<f8", 6, at + 56)])
 
 
 @pytest.mark.parametrize("name", BINARY)

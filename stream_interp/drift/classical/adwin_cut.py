@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from stream_interp.drift.classical.adwin_window import ADWIN, Bucket, Window
 from stream_interp.drift.classical.common import Bools, Floats
 
-BLOCK = 4_096  # streams tested together: what they need stays in the cache
+BLOCK = 1_024  # suspects judged together: what they need stays in the cache
 CAUTION = 1e-3  # relative, of c: rounding of the quick test, many times over
 ROUNDING = 1e-12  # of sums of at most some hundred buckets, relative to the sum of magnitudes
 
@@ -23,14 +23,23 @@ ROUNDING = 1e-12  # of sums of at most some hundred buckets, relative to the sum
 def shrunk(config: ADWIN, window: Window) -> tuple[Window, Bools]:
     """Buckets are dropped from the old end until no cut is left, as far as width, total and variance go; and where."""
     width, total, variance = window.width.copy(), window.total.copy(), window.variance.copy()
-    drift = np.zeros(len(width), np.bool_)
-    blocks = [slice(at, at + BLOCK) for at in range(0, len(width), BLOCK)]
-    left = np.concatenate([np.flatnonzero(_suspects(config, window, block)) + block.start for block in blocks])
-    sizes, totals, variances = _buckets(window, left)
-    while len(left):
+    suspects = np.flatnonzero(_suspects(config, window))
+    for at in range(0, len(suspects), BLOCK):
+        block = suspects[at : at + BLOCK]
+        width[block], total[block], variance[block] = _shortened(config, window, block)
+    return Window(width, total, variance, window.recent, window.old), width < window.width
+
+
+def _shortened(config: ADWIN, window: Window, streams: NDArray[np.intp]) -> tuple[Floats, Floats, Floats]:
+    """Width, total and variance of what river keeps of some windows."""
+    width, total, variance = window.width[streams], window.total[streams], window.variance[streams]
+    sizes, totals, variances = _buckets(window, streams)
+    left = np.arange(len(streams))
+    while True:
         cut = _cuts(config, width[left], total[left], variance[left], sizes, totals)
         left, sizes, totals, variances = left[cut], sizes[:, cut], totals[:, cut], variances[:, cut]
-        drift[left] = True
+        if not len(left):
+            return width, total, variance
         oldest, k = (sizes > 0).argmax(axis=0), np.arange(len(left))
         n, u, v = sizes[oldest, k], totals[oldest, k], variances[oldest, k]
         sizes[oldest, k] = totals[oldest, k] = 0.0
@@ -39,12 +48,11 @@ def shrunk(config: ADWIN, window: Window) -> tuple[Window, Bools]:
         w = width[left]
         apart = u / n - total[left] / w
         variance[left] -= v + n * w * apart * apart / (n + w)
-    return window._replace(width=width, total=total, variance=variance), drift
 
 
-def _suspects(config: ADWIN, window: Window, block: slice) -> Bools:
+def _suspects(config: ADWIN, window: Window) -> Bools:
     """The quick test."""
-    width, total, variance = window.width[block], window.total[block], window.variance[block]
+    width, total, variance = window.width, window.total, window.variance
     grown = width > config.grace_period
     log_term = np.log(2 * np.log(np.maximum(width, 2)) / config.delta)
     mean, floor, scale = total / width, (2 / 3 * log_term) ** 2, 2 * log_term * variance / width / width
@@ -53,7 +61,7 @@ def _suspects(config: ADWIN, window: Window, block: slice) -> Bools:
     floor *= (1 - CAUTION) ** 2
     scale *= (1 - CAUTION) ** 2
     remaining = total.copy()
-    for bucket, newer in _borders(window, block):
+    for bucket, newer in _borders(window, config.min_window_length):
         remaining -= bucket
         excess = mean * newer
         excess -= remaining  # c, as mean·width is the total
@@ -66,18 +74,19 @@ def _suspects(config: ADWIN, window: Window, block: slice) -> Bools:
     return found & grown
 
 
-def _borders(window: Window, block: slice) -> Iterator[tuple[Floats, float | Floats]]:
-    """From the oldest bucket: its sums, and how many values are newer."""
+def _borders(window: Window, least: int) -> Iterator[tuple[Floats, float | Floats]]:
+    """From the oldest bucket: its sums, and how many values are newer, as long as these are at `least` so many."""
     shared, size = sum(len(row) << i for i, row in enumerate(window.recent)), 1 << len(window.recent)
-    newer = np.full(len(window.width[block]), float(shared))
+    newer = np.full(len(window.width), float(shared))
     for i, row in enumerate(window.old):
-        newer += row.filled[block] * (size << i)
+        newer += row.filled * (size << i)
     for i, row in reversed(list(enumerate(window.old))):
         for slot, bucket in enumerate(row.buckets):
-            newer = newer - (row.filled[block] > slot) * float(size << i)
-            yield bucket.total[block], newer
+            newer = newer - (row.filled > slot) * float(size << i)
+            yield bucket.total, newer
     for bucket, _, later in _recent(window):
-        yield bucket.total[block], float(later)
+        if later >= least:
+            yield bucket.total, float(later)
 
 
 def _recent(window: Window) -> Iterator[tuple[Bucket, int, int]]:
@@ -109,12 +118,12 @@ def _cuts(config: ADWIN, width: Floats, total: Floats, variance: Floats, sizes: 
     n0, u0 = np.add.accumulate(sizes), np.add.accumulate(totals)
     n1, u1 = width - n0, np.subtract.accumulate(np.vstack([total, totals]))[1:]
     least = config.min_window_length
-    border, stream = np.nonzero((sizes > 0) & (n0 >= least) & (n1 >= max(least, 1)))
-    n0, n1, u0, u1 = (a[border, stream] for a in (n0, n1, u0, u1))
-    log_term = np.array([math.log(2 * math.log(w) / config.delta) for w in width.tolist()])[stream]
-    m = 1 / (n0 - least + 1) + 1 / (n1 - least + 1)
-    with np.errstate(invalid="ignore"):  # what was dropped may leave less than no variance: no cut, in river too
-        epsilon = np.sqrt(2 * m * (variance / width)[stream] * log_term) + 2 / 3 * log_term * m
-    found = np.zeros(len(width), np.bool_)
-    found[stream[np.abs(u0 / n0 - u1 / n1) > epsilon]] = True
-    return found
+    # by Python, as numpy's logarithms differ in their last bit; a window of one value has no border
+    log_term = np.array([math.log(2 * math.log(max(w, 2.0)) / config.delta) for w in width.tolist()])
+    with np.errstate(divide="ignore", invalid="ignore"):  # of borders that are none, and of no variance left by drops
+        m = 1 / (n0 - least + 1) + 1 / (n1 - least + 1)
+        epsilon = np.sqrt(2 * m * (variance / width) * log_term) + 2 / 3 * log_term * m
+        found = np.abs(u0 / n0 - u1 / n1) > epsilon
+    found &= (sizes > 0) & (n0 >= least) & (n1 >= max(least, 1))
+    anywhere: Bools = found.any(axis=0)
+    return anywhere

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stream_interp.drift.classical.common import Bools, Floats
+from stream_interp.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,12 @@ class ADWIN:
     max_buckets: int = 5
     min_window_length: int = 5
     grace_period: int = 10
+
+    def __post_init__(self) -> None:
+        if self.max_buckets < 2 or min(self.clock, self.min_window_length) < 1:
+            raise UsageError(
+                f"found {self}, expected max_buckets of 2 or more, clock and min_window_length of 1 or more"
+            )
 
 
 class Bucket(NamedTuple):
@@ -150,9 +157,9 @@ def _where(mask: Bools, yes: Bucket, no: Bucket) -> Bucket:
 
 def _merged(older: Bucket, newer: Bucket, size: int) -> Bucket:
     """Two buckets of `size` values as one; of two empty ones an empty one."""
-    apart = older.total - newer.total
-    apart *= 1 / size  # exact, as sizes are powers of two
-    apart *= apart
-    apart *= size / 2  # n₀·n₁/(n₀ + n₁)
-    apart += older.variance + newer.variance if size > 1 else 0.0
-    return Bucket(older.total + newer.total, apart)
+    between = older.total - newer.total
+    between *= between
+    between *= 0.5 / size  # n₀·n₁·(μ₀ − μ₁)²/(n₀ + n₁): to scale by powers of two is exact
+    if size > 1:  # one value does not vary
+        between += older.variance + newer.variance
+    return Bucket(older.total + newer.total, between)
