@@ -79,7 +79,7 @@ TWINS: dict[str, tuple[Callable[..., Any], Callable[[Any], Values], dict[str, An
     "hddm_w": (HDDMW, _hddm_w, {"drift_confidence": 0.05, "lambda_val": 0.2, "two_sided_test": True}),
 }
 DEFAULTS = {"kswin": {"seed": 0}}  # river's own is drawn from the clock
-STEPS = {"kswin": 140}  # river's takes a millisecond an observation
+STEPS = {"kswin": 110}  # river's takes a millisecond an observation
 BINARY = sorted(name for name in TWINS if DETECTORS[name].binary)
 
 
