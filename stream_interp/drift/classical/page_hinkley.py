@@ -3,7 +3,7 @@
     d = x − mean;  S⁺ = α·S⁺ + d − δ;  S⁻ = α·S⁻ + d + δ;  alarm if S⁺ − min S⁺ > λ or max S⁻ − S⁻ > λ.
 
 Claims no false-alarm rate: its mean follows the stream, and λ is in the stream's units. Source: Page, Continuous
-Inspection Schemes, Biometrika 41 (1954), as in river 0.26.1, whose maximum starts at −1 and not at −∞.
+Inspection Schemes, Biometrika 41 (1954), as in river 0.26.1.
 """
 
 from __future__ import annotations
