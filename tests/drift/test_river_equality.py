@@ -155,6 +155,11 @@ def test_adwin_equals_river_in_windows_just_long_enough(clock: int, least: int, 
     assert agree("adwin", x, **parameters) > 10
 
 
+def test_adwin_equals_river_where_the_shortest_window_alone_shows_it() -> None:
+    x = np.linspace(0, 4, 400) * (np.arange(64)[:, None] >= 60) + np.random.default_rng(15).normal(0, 0.01, (64, 400))
+    assert agree("adwin", x, delta=0.3, min_window_length=4) > 10
+
+
 def test_adwin_has_the_buckets_of_river() -> None:
     x = reals(900, 54)
     rivers = [ADWIN() for _ in range(54)]
