@@ -76,10 +76,10 @@ TWINS: dict[str, tuple[Callable[..., Any], Callable[[Any], Values], dict[str, An
     "fhddm": (FHDDM, _fhddm, {"sliding_window_size": 12, "confidence_level": 0.05}),
     "kswin": (KSWIN, _kswin, {"alpha": 0.05, "window_size": 24, "stat_size": 10, "seed": 5}),
     "hddm_a": (HDDMA, _hddm_a, {"drift_confidence": 0.05, "two_sided_test": True}),
-    "hddm_w": (HDDMW, _hddm_w, {"drift_confidence": 0.05, "lambda_val": 0.2, "two_sided_test": True}),
+    "hddm_w": (HDDMW, _hddm_w, {"drift_confidence": 0.5, "lambda_val": 0.2, "two_sided_test": True}),
 }
 DEFAULTS = {"kswin": {"seed": 0}}  # river's own is drawn from the clock
-STEPS = {"kswin": 140}  # river's takes a millisecond an observation
+STEPS = {"kswin": 110}  # river's takes a millisecond an observation
 BINARY = sorted(name for name in TWINS if DETECTORS[name].binary)
 
 
@@ -146,6 +146,18 @@ def test_every_alarm_and_the_state_equal_river_on_reals(name: str) -> None:
 def test_adwin_equals_river_whatever_its_clock_and_buckets(clock: int, max_buckets: int, least: int) -> None:
     parameters = {"delta": 0.3, "clock": clock, "max_buckets": max_buckets, "min_window_length": least}
     assert agree("adwin", reals(400, 24), **parameters, grace_period=2) > 10
+
+
+@pytest.mark.parametrize(("clock", "least", "grace"), [(1, 1, 7), (1, 5, 1), (2, 1, 8), (2, 5, 1), (4, 3, 8)])
+def test_adwin_equals_river_in_windows_just_long_enough(clock: int, least: int, grace: int) -> None:
+    x = 100.0 * (np.arange(48)[:, None] >= np.arange(1, 25)) + np.random.default_rng(14).normal(0, 0.1, (48, 24))
+    parameters = {"delta": 0.9, "clock": clock, "min_window_length": least, "grace_period": grace}
+    assert agree("adwin", x, **parameters) > 10
+
+
+def test_adwin_equals_river_where_the_shortest_window_alone_shows_it() -> None:
+    x = np.linspace(0, 4, 400) * (np.arange(64)[:, None] >= 60) + np.random.default_rng(15).normal(0, 0.01, (64, 400))
+    assert agree("adwin", x, delta=0.3, min_window_length=4) > 10
 
 
 def test_adwin_has_the_buckets_of_river() -> None:

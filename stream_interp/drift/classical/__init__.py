@@ -2,7 +2,8 @@
 
 Each file has a frozen config, a state of arrays [K] that no step changes, `start(config, streams)` and
 `step(config, state, x) -> (state, drift [K])`. A stream that alarmed starts afresh at its next observation, as in
-river, to whose detectors of the same names they are equal bit for bit. None of them bounds its false alarms.
+river, to whose detectors of the same names they are equal bit for bit (without warning zones). None of them bounds its
+false alarms.
 """
 
 from __future__ import annotations

@@ -65,9 +65,11 @@ def wiped(state: State, fresh: State) -> State:
     return wiped_state
 
 
-def mean(old: Floats, n: Floats, x: Floats) -> Floats:
+def mean(old: Floats, n: Floats, x: Floats, out: Floats | None = None) -> Floats:
     """The running mean after the n-th value `x`; river multiplies by 1/n, which is not the same as to divide by n."""
-    new: Floats = 1.0 / n * (x - old) + old
+    new: Floats = np.subtract(x, old, out=out)
+    new *= 1.0 / n
+    new += old
     return new
 
 

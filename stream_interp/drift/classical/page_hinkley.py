@@ -3,7 +3,7 @@
     d = x − mean;  S⁺ = α·S⁺ + d − δ;  S⁻ = α·S⁻ + d + δ;  alarm if S⁺ − min S⁺ > λ or max S⁻ − S⁻ > λ.
 
 Claims no false-alarm rate: its mean follows the stream, and λ is in the stream's units. Source: Page, Continuous
-Inspection Schemes, Biometrika 41 (1954), as in river 0.26.1, whose maximum starts at −1 and not at −∞.
+Inspection Schemes, Biometrika 41 (1954), as in river 0.26.1.
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ def step(config: PageHinkley, state: State, x: ArrayLike) -> tuple[State, Bools]
     """Takes one observation of each stream; returns the new state and which streams alarm."""
     x = finite(x, len(state.n))
     state = wiped(state, start(config, 1))
-    n = state.n + 1
-    mu = mean(state.mean, n, x)
-    deviation = np.subtract(x, mu, out=x)
-    rise = config.alpha * state.rise
-    rise += deviation
-    rise -= config.delta
-    fall = config.alpha * state.fall
-    fall += deviation
-    fall += config.delta
-    lowest, highest = np.minimum(state.lowest_rise, rise), np.maximum(state.highest_fall, fall)
+    # one allocation: freed one by one, arrays of this size go back to the system and are faulted in again each step
+    n, mu, rise, fall, lowest, highest = np.empty((6, len(x)))
+    np.add(state.n, 1, out=n)
+    deviation = np.subtract(x, mean(state.mean, n, x, out=mu), out=x)
+    for new, old, drag in ((rise, state.rise, -config.delta), (fall, state.fall, config.delta)):
+        np.multiply(config.alpha, old, out=new)
+        new += deviation
+        new += drag
+    np.minimum(state.lowest_rise, rise, out=lowest)
+    np.maximum(state.highest_fall, fall, out=highest)
     drift = (rise - lowest > config.threshold) | (highest - fall > config.threshold)
     drift &= n >= config.min_instances
     return State(n, mu, rise, fall, lowest, highest, drift), drift
