@@ -11,6 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,12 +24,25 @@ from stream_interp.sae.threads import one_ahead, one_thread_each
 
 BLOCK_TOKENS, TILE_FEATURES = 1_024, 2_304  # a tile of a block is 2.4 MB in 8 bits
 _UNIT_ROUNDOFF, _UNDERFLOW = 2.0**-24, 1e-36  # of float32
-_NORM_ROUNDING, _SQUARABLE = 1.001, (1e-12, 1e18)  # norms whose squares float32 holds
+_SQUARABLE = (1e-12, 1e18)  # norms whose squares float32 holds
 _LEAST_TOKENS, _SAMPLE_TOKENS = 256, 2_048  # that the scales of a screen are taken from
 _OUTSIDE = 0.1  # of the tokens so far out of the screen's range: it is made anew
 _PATIENCE_TOKENS = 8_192  # before that, and twice as many each time: to make it costs as much as some thousand tokens
 
-_MayFire = Callable[[int], NDArray[np.uint8]]  # first feature of a tile → [n, width], 0: cannot fire
+
+class Tokens(NamedTuple):
+    """`z` [n, d_in], and ‖z‖ [n] float32: 0 of zeros alone, NaN of what is not finite, inf where float32 ends."""
+
+    z: torch.Tensor
+    norm: torch.Tensor
+
+    @classmethod
+    def of(cls, z: torch.Tensor) -> Tokens:
+        """With their norms."""
+        return cls(z, _norms(z))
+
+
+_MayFire = Callable[[Tokens, int], NDArray[np.uint8]]  # and the first feature of a tile → [n, width], 0: cannot fire
 
 
 class Exact:
@@ -42,14 +56,14 @@ class Exact:
         self._W_rows = canonical.W_enc.T.contiguous()
         self._bias, self._threshold, self._magnitude = canonical.b_enc, canonical.threshold, canonical.magnitude
         norm = torch.cat([rows.double().norm(dim=1) for rows in torch.split(self._W_rows, 1_024)])
-        self._norm = _to_float32(norm * _NORM_ROUNDING)
+        self._norm = _to_float32(norm * int8.NORM_ROUNDING)
         self._screen: int8.Int8Screen | None = None
         self._can_screen = int8.available()
         self.seen = self.outside = 0
         self._patience_tokens = _PATIENCE_TOKENS
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch says once a process that sparse matrices are new
-            self.decide(self._W_rows[:1], 0, np.zeros(1, np.int64))
+            self.decide(Tokens.of(self._W_rows[:1]), 0, np.zeros(1, np.int64))
 
     @property
     def memory_bytes(self) -> int:
@@ -75,13 +89,13 @@ class Exact:
                     raise TooManyFirings
             return by_token(parts, len(z))
 
-    def _tile(self, unit: tuple[torch.Tensor, _MayFire, int]) -> Firings:
-        """What fires in the tokens of a block [n, d_in] in the tile that begins at a feature."""
+    def _tile(self, unit: tuple[Tokens, _MayFire, int]) -> Firings:
+        """What fires in the tokens of a block in the tile that begins at a feature."""
         tokens, may_fire, start = unit
         with torch.inference_mode():
-            return self.decide(tokens, start, marked(may_fire(start)))
+            return self.decide(tokens, start, marked(may_fire(tokens, start)))
 
-    def _blocks(self, z: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor, _MayFire]]:
+    def _blocks(self, z: torch.Tensor) -> Iterator[tuple[torch.Tensor, Tokens, _MayFire]]:
         """(which tokens, they, their screen): first those that the screen in integers can bound."""
         screen, far = self._screen_for(z), torch.arange(len(z))
         if screen is not None:
@@ -89,9 +103,9 @@ class Exact:
             near, far = inside.nonzero().view(-1), (~inside).nonzero().view(-1)
             self.seen, self.outside = self.seen + len(z), self.outside + len(far)
             for token in _in_blocks(near):
-                yield token, z[token], partial(screen.above, q[token])
+                yield token, Tokens.of(z[token]), partial(_above, screen, q[token])
         for token in _in_blocks(far):
-            yield token, z[token], partial(self._not_ruled_out, z[token])
+            yield token, Tokens.of(z[token]), self._not_ruled_out
 
     def _screen_for(self, z: torch.Tensor) -> int8.Int8Screen | None:
         """One with scales of this lane's tokens."""
@@ -106,50 +120,54 @@ class Exact:
             self.seen = self.outside = 0
         return self._screen
 
-    def _not_ruled_out(self, tokens: torch.Tensor, start: int) -> NDArray[np.uint8]:
+    def _not_ruled_out(self, tokens: Tokens, start: int) -> NDArray[np.uint8]:
         """The screen for all tokens: a product in float32, which is off by its rounding at most."""
         W_rows = self._W_rows[start : start + TILE_FEATURES]
-        bound = torch.addmm(self._least(tokens, start), tokens, W_rows.T).numpy()
+        bound = torch.addmm(self._least(tokens, start), tokens.z, W_rows.T).numpy()
         may_fire: NDArray[np.uint8] = np.logical_not(np.less_equal(bound, 0)).view(np.uint8)
         return may_fire
 
-    def _least(self, tokens: torch.Tensor, start: int) -> torch.Tensor:
+    def _least(self, tokens: Tokens, start: int) -> torch.Tensor:
         """[width of the tile] bias less threshold, and what float32 rounds away of these tokens, twice."""
         of_tile = slice(start, start + TILE_FEATURES)
-        largest = _norms(tokens).nan_to_num(nan=0.0, posinf=torch.inf).amax()
+        largest = tokens.norm.nan_to_num(nan=0.0, posinf=torch.inf).amax()
         return self._bias[of_tile] - self._threshold[of_tile] + 2 * self._rounding(largest, of_tile)
 
     def _rounding(self, norm: torch.Tensor, feature: torch.Tensor | slice) -> torch.Tensor:
         """How far off z·W_j + b_j - threshold_j is in float32, whatever the order of the sum, by ‖z‖."""
         finite = self._threshold[feature].nan_to_num(posinf=0.0, neginf=0.0).abs()
-        size = norm * _NORM_ROUNDING * self._norm[feature] + self._bias[feature].abs() + finite
+        size = norm * int8.NORM_ROUNDING * self._norm[feature] + self._bias[feature].abs() + finite
         rounding = size * (_UNIT_ROUNDOFF * (self._W_rows.shape[1] + 4)) + _UNDERFLOW
         return rounding.where((norm != 0) & (self._norm[feature] != 0), 0.0)  # a product of zeros is exact: no ties
 
-    def decide(self, tokens: torch.Tensor, start: int, place: NDArray[np.int64]) -> Firings:
+    def decide(self, tokens: Tokens, start: int, place: NDArray[np.int64]) -> Firings:
         """The routine: which of some entries fire.
 
         Args:
-            tokens: [n, d_in].
+            tokens: n of them.
             start: first feature of a tile.
             place: ascending, in [n, width of the tile] row by row.
         """
         W_rows = self._W_rows[start : start + TILE_FEATURES]
         token, row = (torch.from_numpy(index) for index in np.divmod(place, len(W_rows)))
-        dots = _dots(tokens, W_rows, token, row)
+        dots = _dots(tokens.z, W_rows, token, row)
         open_ = (~(dots + self._least(tokens, start)[row] <= 0)).nonzero().view(-1)  # few are left
         token, feature = token[open_], row[open_] + start
         threshold, bias = self._threshold[feature], self._bias[feature]
         pre = dots[open_] + bias
         fires = ~(pre <= threshold)
         off = (pre - threshold).abs().nan_to_num(nan=0.0)  # NaN: the product overflowed, or a token is one
-        near = (off <= self._rounding(_norms(tokens)[token], feature)).nonzero().view(-1)
+        near = (off <= self._rounding(tokens.norm[token], feature)).nonzero().view(-1)
         if len(near):
-            exact = _dots_in_float64(tokens, W_rows, token[near], feature[near] - start) + bias[near]
+            exact = _dots_in_float64(tokens.z, W_rows, token[near], feature[near] - start) + bias[near]
             fires[near] = ~(exact <= threshold[near])
             pre[near] = exact.float()
         fired = Firings(token[fires], feature[fires], pre[fires])
         return fired if self._magnitude is None else magnitudes(fired, self._magnitude)
+
+
+def _above(screen: int8.Int8Screen, q: torch.Tensor, _tokens: Tokens, start: int) -> NDArray[np.uint8]:
+    return screen.above(q, start)
 
 
 def _in_blocks(token: torch.Tensor) -> list[torch.Tensor]:
@@ -175,7 +193,7 @@ def _dots_in_float64(z: torch.Tensor, W_rows: torch.Tensor, token: torch.Tensor,
 
 
 def _norms(z: torch.Tensor) -> torch.Tensor:
-    """[n] float32: 0 of zeros alone, NaN of what is not finite, inf where float32 ends."""
+    """Of rows, in float32 wherever that holds their squares."""
     norm: torch.Tensor = z.norm(dim=1)
     smallest, largest = _SQUARABLE
     lost = (~((norm > smallest) & (norm < largest))).nonzero().view(-1)

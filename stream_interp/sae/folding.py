@@ -111,11 +111,9 @@ class _Folding:
         """The same of the input as it comes."""
         if self._config.normalisation == "mean_std":
             return self._placed("input_mean", self._vectors["input_mean"].float())
-        return (
-            self._placed("b_dec", (self._vectors["b_dec"] / self._config.activation_scale).float())
-            if self._config.centred
-            else None
-        )
+        if not self._config.centred:
+            return None
+        return self._placed("b_dec", (self._vectors["b_dec"] / self._config.activation_scale).float())
 
     def _magnitude(self) -> tuple[torch.Tensor, torch.Tensor] | None:
         if self._config.architecture != "gated":

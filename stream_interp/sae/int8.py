@@ -32,7 +32,7 @@ _SHARES = (1.0, 0.9, 0.8, 0.7, 0.6)  # of the activations' range that 7 bits hol
 _TRIED = 256  # tokens and features to choose among those by
 _ROOM = 2.0  # of a token's norms over their median; beyond, the columns of the bound have no numbers
 _MASSIVE = 4.0  # times the median norm: such tokens would take the scale from all others
-_NORM_ROUNDING = 1.001  # more than float32 loses in a sum of squares of 2^20 numbers
+NORM_ROUNDING = 1.001  # more than float32 loses in a sum of squares of 2^20 numbers
 _LARGEST = 2.0**30  # of what the kernel turns into an int32
 _ALIGNED = 4  # columns
 _ENGINE = "fbgemm"
@@ -41,8 +41,10 @@ _PROBE = 64  # tokens and features of a trial
 
 
 class _Features(NamedTuple):
-    """Of a tile: `w` [n, d_in] int8, `step` [n] float64; ‖v‖ and ‖v - step·w‖ [n] float64 in steps; c·W [n] float64,
-    and what that may have rounded away."""
+    """Of a tile: `w` [n, d_in] int8; the rest [n] float64.
+
+    `step`; `norm` ‖v‖ and `error` ‖v - step·w‖, in steps; `shift` c·W and what that may have rounded away.
+    """
 
     w: torch.Tensor
     step: torch.Tensor
@@ -76,8 +78,8 @@ class Int8Screen:
         d_in = z.shape[1]
         numbers = torch.zeros(len(z), _width(d_in, self.columns))
         q = torch.round(u, out=numbers[:, :d_in]).clamp_(_LOW, _HIGH)
-        norm = q.norm(dim=1).mul_(_NORM_ROUNDING)
-        error = u.sub_(q).norm(dim=1).mul_(_NORM_ROUNDING).add_(norm, alpha=1e-6)  # u was rounded, too
+        norm = q.norm(dim=1).mul_(NORM_ROUNDING)
+        error = u.sub_(q).norm(dim=1).mul_(NORM_ROUNDING).add_(norm, alpha=1e-6)  # u was rounded, too
         inside = torch.ones(len(z), dtype=torch.bool)
         for value, step, columns in zip((error, norm), self.token_steps, self.columns, strict=True):
             steps = (value / step).ceil_()
@@ -217,7 +219,7 @@ def _engine() -> Iterator[None]:
     """Weights are packed for the engine of the moment. Another one hangs on some machines."""
     before = torch.backends.quantized.engine
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch announces each year's removal of quantised tensors, once a process
+        warnings.simplefilter("ignore")  # torch says once a process that quantised tensors will be removed one day
         torch.backends.quantized.engine = _ENGINE
         try:
             yield

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
+
+from stream_interp.errors import SAELoadError
 
 D_IN, D_SAE = 8, 24
 Write = Callable[..., Path]
@@ -37,6 +41,15 @@ def config(**changes: Any) -> dict[str, Any]:
         "metadata": {"sae_lens_version": "6.54.12", "model_name": "toy", "hook_name": "blocks.0.hook_resid_post"},
     }  # fmt: skip
     return {key: value for key, value in (cfg | changes).items() if value is not ...}
+
+
+@contextmanager
+def refused_at_once() -> Iterator[pytest.ExceptionInfo[SAELoadError]]:
+    """Within a second, of this thread's own: what busy neighbours take does not count."""
+    began = time.thread_time()
+    with pytest.raises(SAELoadError) as caught:
+        yield caught
+    assert time.thread_time() - began < 1
 
 
 @pytest.fixture

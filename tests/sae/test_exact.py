@@ -15,7 +15,7 @@ from stream_interp import sae
 from stream_interp.errors import ComputeDtypeUnavailable
 from stream_interp.sae import int8
 from stream_interp.sae.canonical import Canonical
-from stream_interp.sae.exact import TILE_FEATURES, Exact
+from stream_interp.sae.exact import TILE_FEATURES, Exact, Tokens
 from stream_interp.sae.firings import Firings, TooManyFirings
 from stream_interp.sae.precision import in_dtype
 
@@ -58,7 +58,7 @@ def _twin(exact: Exact, z: torch.Tensor, d_sae: int) -> Firings:
         width = min(TILE_FEATURES, d_sae - start)
         for row in range(0, len(z), 1_000):
             part = z[row : row + 1_000]
-            fired = exact.decide(part, start, np.arange(len(part) * width))
+            fired = exact.decide(Tokens.of(part), start, np.arange(len(part) * width))
             acts[row + fired.token, fired.feature] = fired.value
     return Firings.of(acts)
 

@@ -1,0 +1,61 @@
+"""What fired and what was off in a batch's tokens, and sums of such things over the tokens of each request, in float64.
+
+Each sum takes a request's tokens one after the other, so that it does not depend on the requests beside it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stream_interp.encode.tokens import Bools, Tokens
+
+Doubles = NDArray[np.float64]
+
+
+class Fired(NamedTuple):
+    """`Firings` at hand; of massive tokens the values are 0, in float64."""
+
+    token: NDArray[np.int64]
+    feature: NDArray[np.int64]
+    value: Doubles
+
+
+class Errors(NamedTuple):
+    """Of the tokens of the error terms, in order: ‖y‖², ‖y − ŷ‖², ⟨y, ŷ⟩, ‖ŷ‖²; y what the SAE explains.
+
+    There are no such tokens where there is nothing to compare a reconstruction with, or there is none.
+    """
+
+    target_sq: Doubles
+    err_sq: Doubles
+    dot: Doubles
+    xhat_sq: Doubles
+
+
+def bounds_of(request: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """[n + 1]: where the entries of each request begin in the ascending `request`."""
+    return np.searchsorted(request, np.arange(n + 1)).astype(np.int64)
+
+
+def by_request(tokens: Tokens, values: NDArray[np.generic] | None, where: Bools) -> Doubles:
+    """[n] float64: sums, token after token, of a per-token value (None: 1) where a mask holds."""
+    chosen = None if values is None else values[where]
+    return np.bincount(tokens.request[where], chosen, minlength=len(tokens.counts)).astype(np.float64)
+
+
+def rows_by_request(tokens: Tokens, values: torch.Tensor, where: Bools) -> torch.Tensor:
+    """[n, d] float64: the same of rows [t, d]."""
+    chosen = torch.from_numpy(where).to(values.device)
+    total = torch.zeros(len(tokens.counts), values.shape[1], dtype=torch.float64, device=values.device)
+    return total.index_add_(0, torch.from_numpy(tokens.request[where]).to(values.device), values[chosen].double())
+
+
+def error_sums(tokens: Tokens, errors: Errors, where: Bools) -> list[Doubles]:
+    """[n] each: tokens of the error terms where a mask [t] holds, and the terms."""
+    request, own = tokens.request[tokens.in_error], where[tokens.in_error]
+    n = len(tokens.counts)
+    return [np.bincount(request[own], column, n).astype(np.float64) for column in (None, *(e[own] for e in errors))]
