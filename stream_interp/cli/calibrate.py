@@ -36,7 +36,8 @@ def calibrate(
     """Replays requests without drift for weeks of traffic and counts the alarms; says what the tests can see.
 
     Learns from the first two thirds of the file as `baseline build` does. The last third is the null: requests of it,
-    drawn with replacement. The interval is of these draws: it speaks of this baseline and of these requests.
+    drawn with replacement. The interval is of these draws: it speaks of this baseline and of these requests, as if
+    successive requests had nothing in common.
     """
     from stream_interp.evaluation.null import replay_null
 
