@@ -32,6 +32,8 @@ from stream_interp.settings import DriftSettings
 
 BATCH_REQUESTS = 64  # encoded at once; decisions do not depend on it
 MIN_BASELINE_REQUESTS = 50
+HELD_OUT_SHARE = 1 / 3  # of a file, its end, where a detector is measured on requests that it did not learn from
+MIN_HELD_OUT_REQUESTS = 50
 STEP_MS = 1_000  # offline time: one second a request, so that versions and `at_ms` rise
 AUTHOR = "baseline build"
 T = TypeVar("T")
@@ -88,7 +90,21 @@ def learn(
         UsageError: the file is too small, of another width than the SAE, holds values that are not finite, or its
             requests are not one distribution.
     """
-    file = read_activation_file(path)
+    return learn_file(read_activation_file(path), lane, sae, drift, version, massive, reason, author)
+
+
+def learn_file(
+    file: ActivationFile,
+    lane: Lane,
+    sae: Encoder | None,
+    drift: DriftSettings,
+    version: int,
+    massive: str = "share",
+    reason: str = "",
+    author: str = AUTHOR,
+) -> Learnt:
+    """As `learn`, from an open file or a part of one."""
+    path = file.path
     if file.requests < MIN_BASELINE_REQUESTS:
         raise UsageError(f"{path}: {file.requests} requests; a baseline needs at least {MIN_BASELINE_REQUESTS}")
     settings = DetectSettings(drift=drift, baseline_requests=file.requests)
@@ -150,6 +166,30 @@ def replay(path: Path, state: LaneState, shape: LaneShape, sae: Encoder | None) 
         run.health = health.add(run.health, health.of_window(window))
         _note_detections(run)
     return run
+
+
+def hold_out(path: Path) -> tuple[ActivationFile, ActivationFile]:
+    """The part of a file to learn from, and the part to measure on.
+
+    Raises:
+        UsageError: one of them would be too small.
+    """
+    file = read_activation_file(path)
+    learnt = file.requests - int(file.requests * HELD_OUT_SHARE)
+    needed = max(int(MIN_BASELINE_REQUESTS / (1 - HELD_OUT_SHARE)) + 1, int(MIN_HELD_OUT_REQUESTS / HELD_OUT_SHARE))
+    if file.requests < needed:
+        raise UsageError(
+            f"{path}: {file.requests} requests; needed are {needed}, two thirds to learn from and one to measure on; "
+            "capture more"
+        )
+    return file.part(0, learnt), file.part(learnt, file.requests)
+
+
+def requests_of(file: ActivationFile, learnt: Learnt, sae: Encoder | None) -> Iterator[Window]:
+    """The file's requests as the armed lane would see them, a window each; those too short to count are left out."""
+    shape = shape_of(learnt.state.lane, read_projector(learnt.projector))
+    windows = _windows(file.iter_requests(), file, shape, sae, -1, 0, one_request=True)
+    return (window for window in windows if window.header.requests)
 
 
 def _note_detections(run: Replay) -> None:

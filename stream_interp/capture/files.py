@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -49,7 +49,7 @@ class ActivationFile:
 
     Attributes:
         dtype: float16, bfloat16 or float32, as stored.
-        bounds: [requests + 1] first row of each request, then the number of rows.
+        bounds: [requests + 1] first row of each request, then the row after the last.
         ids: [requests] the id of each request.
     """
 
@@ -72,7 +72,11 @@ class ActivationFile:
     @property
     def tokens(self) -> int:
         """Number of rows."""
-        return int(self.bounds[-1])
+        return int(self.bounds[-1] - self.bounds[0])
+
+    def part(self, start: int, stop: int) -> ActivationFile:
+        """The requests from `start` to `stop`, as a file of its own."""
+        return replace(self, bounds=self.bounds[start : stop + 1], ids=self.ids[start:stop])
 
     def iter_requests(self) -> Iterator[FileRequest]:
         """The requests in file order."""

@@ -56,6 +56,8 @@ COMMANDS = (
     Row("baseline rollback", f"{_CLI}.baseline_orders:rollback", "Back to the baseline before."),
     Row("baseline relearn", f"{_CLI}.baseline_orders:relearn", "A wanted change: the lane learns again."),
     Row("backtest", f"{_CLI}.backtest:backtest", "The same tests on files, without Kafka."),
+    Row("calibrate", f"{_CLI}.calibrate:calibrate", "False alarms against the budget, and what can be seen how soon."),
+    Row("evaluate", f"{_CLI}.evaluate:evaluate", "Planted drifts on your requests: delay, misses, false alarms."),
     Row("bench", f"{_CLI}.bench:bench", "Measure this machine: speeds as ratios, from a source checkout."),
     Row("sae inspect", f"{_CLI}.sae:inspect", "What a checkpoint is, and whether it fits activations."),
     Row("sae convert", f"{_CLI}.sae:convert", "A pickle that you trust becomes safetensors that `load` reads."),

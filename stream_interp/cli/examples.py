@@ -40,6 +40,8 @@ EXAMPLES = {
         "stream-interp backtest --sae ./credit/sae --baseline ./credit/baseline.safetensors "
         "--stream ./credit/null.safetensors --stream ./credit/shift.safetensors"
     ),
+    "calibrate": "stream-interp calibrate ./credit/baseline.safetensors --sae ./credit/sae",
+    "evaluate": "stream-interp evaluate ./credit/baseline.safetensors ./credit/shift.safetensors --sae ./credit/sae",
     "bench": "stream-interp bench encode --json",
     "sae inspect": "stream-interp sae inspect ./credit/sae --check ./credit/null.safetensors",
     "sae convert": "stream-interp sae convert ./trainer_0 ./trainer_0_safe",

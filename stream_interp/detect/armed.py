@@ -135,14 +135,41 @@ def _rate_tests(direction: Direction, p: Floats, at_least: float = 0.0) -> RateT
 
 def _detectable_ratio(rate: Floats, up: RateTests, down: RateTests, a_weeks: float, settings: DriftSettings) -> Floats:
     """Smallest ratio whose expected log evidence in sla_requests reaches the threshold, by Wald's approximation."""
-    needed = np.log(len(esr.ODDS_RATIOS) * a_weeks * settings.requests_per_week) / settings.sla_requests
+    needed = _evidence_needed(a_weeks, settings) / settings.sla_requests
     best = np.full(len(rate), np.inf)
     for ratio in (1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 40.0, 64.0):
-        for tests, now in ((up, np.minimum(rate * ratio, 1.0)), (down, rate / ratio)):
-            gain = np.multiply.outer(esr.log_odds(tests.direction), now) - tests.log_norm
-            seen = tests.armed & (gain.max(axis=0) >= needed)
+        for tests in (up, down):
+            seen = tests.armed & (_gain(tests, rate, ratio) >= needed)
             best = np.where(seen & (best > ratio), ratio, best)
     return best
+
+
+def _evidence_needed(a_weeks: float, settings: DriftSettings) -> float:
+    """Log evidence from one request's weight to A with one component of the mixture."""
+    return float(np.log(len(esr.ODDS_RATIOS) * a_weeks * settings.requests_per_week))
+
+
+def _gain(tests: RateTests, rate: Floats, ratio: float) -> Floats:
+    """[d_sae] expected log evidence a request of the best component, once the rate is `ratio` times more, or less."""
+    now = np.minimum(rate * ratio, 1.0) if tests.direction == "up" else rate / ratio
+    gain: Floats = (np.multiply.outer(esr.log_odds(tests.direction), now) - tests.log_norm).max(axis=0)
+    return gain
+
+
+def expected_delay(tests: Tests, direction: Direction, ratio: float, requests: int, settings: DriftSettings) -> Floats:
+    """[d_sae] requests until a change of a feature's rate is seen, by Wald's approximation; inf where it never is.
+
+    Args:
+        tests: of the lane.
+        direction: up: the rate is multiplied by `ratio`; down: divided.
+        ratio: > 1.
+        requests: of the baseline.
+        settings: those that the tests were built with.
+    """
+    rates, rate = tests.rates[direction], np.maximum(tests.rate_baseline, 0.5 / max(requests, 1))
+    gain, needed = _gain(rates, rate, ratio), _evidence_needed(tests.thresholds.get("features", np.inf), settings)
+    delay: Floats = np.where(rates.armed & (gain > 0), needed / np.where(gain > 0, gain, 1.0), np.inf)
+    return delay
 
 
 @dataclass(frozen=True)

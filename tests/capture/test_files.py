@@ -41,6 +41,16 @@ def test_requests_are_contiguous_runs(write, id_name):
     np.testing.assert_array_equal(next(file.iter_requests()).acts, ACTS[:3])
 
 
+def test_a_part_is_a_file_of_its_requests(write):
+    acts = np.arange(12, dtype=np.float32).reshape(6, 2)
+    file = read_activation_file(write(acts=acts, request_id=np.array([3, 3, 8, 5, 5, 5])))
+    part = file.part(1, 3)
+    assert (part.requests, part.tokens) == (2, 4)
+    assert [(r.request_id, r.acts.tolist()) for r in part.iter_requests()] == [
+        (r.request_id, r.acts.tolist()) for r in list(file.iter_requests())[1:]
+    ]
+
+
 def test_without_optional_tensors(write):
     request = next(read_activation_file(write(acts=ACTS.astype(np.float32), doc_id=IDS)).iter_requests())
     assert request.acts.dtype == np.float32
