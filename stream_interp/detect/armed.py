@@ -224,7 +224,7 @@ def update_rates(tests: Tests, evidence: Evidence, window: Window, w: float) -> 
 
 def _tick(tests: RateTests, before: RateEvidence, ids: NDArray[np.int64], x: Floats, n: int, w: float) -> RateEvidence:
     lam = esr.log_odds(tests.direction)
-    m = esr.update(before.m, w, n, tests.log_norm, lam, ids, x)
+    m = esr.update(before.m, w, n, tests.p, tests.direction, ids, x)
     cusum = before.cusum - n * tests.log_norm[_CUSUM]
     cusum[ids] += lam[_CUSUM] * x
     n_since, x_since = before.n_since + np.int32(n), before.x_since.copy()

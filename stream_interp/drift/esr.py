@@ -40,10 +40,11 @@ def update(
     m: Floats,
     w: float,
     n: float | Floats,
-    log_norm: Floats,
-    lam: Floats,
+    p: Floats,
+    direction: Direction,
     fired: NDArray[np.integer],
     x: Floats,
+    ratios: Floats = ODDS_RATIOS,
 ) -> Floats:
     """One tick of K tests with C components.
 
@@ -51,14 +52,16 @@ def update(
         m: [C, K] before the tick.
         w: weeks since the tick before; for e-processes the weight that starts now.
         n: units (requests) in the tick; [K] only where `fired` lists all streams in order.
-        log_norm: [C, K] from `log_normaliser`.
-        lam: [C] from `log_odds`.
+        p: [K] null rates.
+        direction: of the tests.
         fired: [f] indices of the streams with Σx > 0, without repeats.
         x: [f] Σx of those streams, 0 < x ≤ n.
+        ratios: [C] odds ratios of the mixture.
 
     Returns:
         [C, K] after the tick; `m` is left as it was.
     """
+    log_norm, lam = log_normaliser(p, direction, ratios), log_odds(direction, ratios)
     together = np.multiply.outer(lam, x) - n * log_norm[:, fired]  # in one exponent: that of silence may underflow
     new = log_norm * -n  # from here on in place: fresh arrays of this size cost more than the arithmetic
     np.minimum(new, _LOG_CEILING, out=new)  # finite, so that 0 · e^new is 0 and not NaN

@@ -33,5 +33,4 @@ def update(e: Floats, tick: NDArray[np.int64], p: Floats, alarmed: Direction, n:
     back: Direction = "down" if alarmed == "up" else "up"
     weight = 1.0 / (tick * (tick + 1.0))
     every = np.arange(e.shape[1])
-    log_norm, lam = esr.log_normaliser(p, back, ODDS_RATIOS), esr.log_odds(back, ODDS_RATIOS)
-    return esr.update(e + weight, 0.0, n, log_norm, lam, every, x)
+    return esr.update(e + weight, 0.0, n, p, back, every, x, ODDS_RATIOS)

@@ -94,7 +94,6 @@ def _ticks() -> Iterator[Row]:
     rng = np.random.default_rng(0)
     p = rng.uniform(0.001, 0.3, streams)
     state = {direction: np.zeros((len(esr.ODDS_RATIOS), streams)) for direction in armed.DIRECTIONS}
-    norm = {direction: esr.log_normaliser(p, direction) for direction in armed.DIRECTIONS}
     fired = np.flatnonzero(rng.random(streams) < p)
     x = np.ones(len(fired))
     detectors = [ADWIN() for _ in range(512)]  # a Python object a stream: 65,536 of them would take minutes
@@ -102,8 +101,7 @@ def _ticks() -> Iterator[Row]:
 
     def tick() -> None:
         for direction in armed.DIRECTIONS:
-            lam = esr.log_odds(direction)
-            state[direction] = esr.update(state[direction], 1e-5, 1, norm[direction], lam, fired, x)
+            state[direction] = esr.update(state[direction], 1e-5, 1, p, direction, fired, x)
 
     def river_loop() -> None:
         for _ in range(streams // len(detectors)):

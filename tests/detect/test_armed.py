@@ -27,7 +27,7 @@ def _one_by_one(tests: armed.Tests, evidence: armed.Evidence, scores: np.ndarray
     lam, log_norm = exceedance.LOG_ODDS, tests.scores.log_norm
     for i, row in enumerate(over):
         fired = np.flatnonzero(row.ravel())
-        m = esr.update(m, w / len(over), 1, log_norm, lam, fired, np.ones(len(fired)))
+        m = esr.update(m, w / len(over), 1, tests.scores.null_rates.ravel(), "up", fired, np.ones(len(fired)))
         for cell, x in enumerate(row.ravel()):
             cusum[cell] = cusum[cell] + lam[1] * x - log_norm[1, cell]
             since[cell] = since[cell] + 1 if cusum[cell] > 0 else 0

@@ -337,8 +337,8 @@ def test_a_feature_said_to_be_covered_is_seen_at_the_ratio_that_is_said(fired: i
         m = np.zeros((len(esr.ODDS_RATIOS), runs))
         for _ in range(settings.sla_requests if direction.armed[0] and np.isfinite(ratio) else 0):
             hit = np.flatnonzero(rng.random(runs) < now)
-            lam = esr.log_odds(direction.direction)
-            m = esr.update(m, 1 / settings.requests_per_week, 1, direction.log_norm, lam, hit, np.ones(len(hit)))
+            week = 1 / settings.requests_per_week
+            m = esr.update(m, week, 1, direction.p, direction.direction, hit, np.ones(len(hit)))
             seen |= esr.value(m) >= a_weeks
     assert np.isinf(ratio) or seen.mean() > 0.5
 
