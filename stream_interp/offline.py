@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from msgspec import structs
@@ -15,7 +15,9 @@ from stream_interp.capture.files import ActivationFile, FileRequest, read_activa
 from stream_interp.detect import health
 from stream_interp.detect.alerts import feature_drifts
 from stream_interp.detect.health import HealthSums
+from stream_interp.detect.incident import parse
 from stream_interp.detect.learning import FIT_SHARE
+from stream_interp.detect.listed import SCORES_KIND
 from stream_interp.detect.state import DetectSettings, LaneState
 from stream_interp.detect.step import StepResult, end_phase, new_lane, step
 from stream_interp.encode.encoder import Encoder, encode_batch
@@ -50,20 +52,30 @@ class Learnt:
     tokens: int
 
 
+class DetectionKey(NamedTuple):
+    """A test that an incident lists."""
+
+    incident: int
+    feature: int
+    stratum: str
+    measure: str
+    direction: str
+
+
 @dataclass
 class Replay:
     """What one stream did to a lane.
 
     Attributes:
         alerts: each with the request of this stream at which it came.
-        detections: by (incident number, feature, direction), with the request of this stream.
+        detections: each with the request of this stream.
     """
 
     state: LaneState
     requests: int = 0
     tokens: int = 0
     alerts: list[tuple[int, Alert]] = field(default_factory=list)
-    detections: dict[tuple[int, int, str], tuple[int, FeatureDrift]] = field(default_factory=dict)
+    detections: dict[DetectionKey, tuple[int, FeatureDrift]] = field(default_factory=dict)
     health: HealthSums | None = None
 
 
@@ -194,12 +206,13 @@ def requests_of(file: ActivationFile, learnt: Learnt, sae: Encoder | None) -> It
 
 def _note_detections(run: Replay) -> None:
     state = run.state
-    if state.incident is None or state.tests is None or state.evidence is None:
+    if state.incident is None:
         return
-    listed = len(state.incident.up.index) + len(state.incident.down.index)
-    if listed > sum(number == state.incident.number for number, *_ in run.detections):
-        for drift in feature_drifts(state.incident, state.tests, state.evidence, top=None):
-            run.detections.setdefault((state.incident.number, drift.feature, drift.direction), (run.requests, drift))
+    listed = sum(len(of) for name, of in state.incident.listed.items() if parse(name).kind != SCORES_KIND)
+    if listed > sum(key.incident == state.incident.number for key in run.detections):
+        for drift in feature_drifts(state, state.incident, top=None):
+            key = DetectionKey(state.incident.number, drift.feature, drift.stratum, drift.measure, drift.direction)
+            run.detections.setdefault(key, (run.requests, drift))
 
 
 def _windows(

@@ -108,7 +108,7 @@ def _stream_report(path: Path, run: Any, labels: Mapping[int, str]) -> dict[str,
     from stream_interp.detect import health
     from stream_interp.detect.view import status_of
 
-    header, with_sae = run.state.baseline.header, len(run.state.tests.rate_baseline) > 0
+    header, with_sae = run.state.baseline.header, run.state.tests.d_sae > 0
     now = health.scalars(run.health, with_sae)
     incidents: dict[str, list[tuple[int, Any]]] = {}
     for request, alert in run.alerts:

@@ -80,15 +80,19 @@ def _coverage(measured: Measured) -> dict[str, Any]:
     """The detectable ratio of each feature, and the expected delay of those covered, by Wald's approximation."""
     import numpy as np
 
-    from stream_interp.detect.armed import DIRECTIONS, expected_delay
+    from stream_interp.detect.armed.coverage import expected_delay
+    from stream_interp.detect.armed.features import RATES
     from stream_interp.evaluation.quantiles import quantiles
 
     tests, baseline = measured.detector.tests, measured.learnt.state.baseline
     assert baseline is not None
     ratio, requests = tests.detectable_ratio, baseline.header.requests
     covered = np.isfinite(ratio)
+    rate, a_weeks = np.maximum(tests.rate_baseline, 0.5 / max(requests, 1)), tests.a_weeks("features")
     delays = {
-        (d, r): expected_delay(tests, d, r, requests, measured.drift)[covered] for d in DIRECTIONS for r in RATIOS
+        (kind.direction, r): expected_delay(tests.unit.features[str(kind)], rate, r, a_weeks, measured.drift)[covered]
+        for kind in RATES
+        for r in RATIOS
     }
     return {
         "detectable_ratio": {

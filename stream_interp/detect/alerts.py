@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_interp.detect.armed import DIRECTIONS, SCORE_TESTS, Evidence, Tests, median, score_thresholds
-from stream_interp.detect.incident import Incident
+from stream_interp.detect.armed import StratumTests
+from stream_interp.detect.armed.features import RATES, FeatureEvidence, Kind
+from stream_interp.detect.armed.scores import SCORE_TESTS, median
+from stream_interp.detect.incident import Incident, Of, parse
+from stream_interp.detect.listed import SCORES_KIND, Listed
 from stream_interp.detect.state import LaneState
 from stream_interp.records.alert import Alert, FeatureDrift, ScoreDrift, Severity, Transition, event_id
 from stream_interp.records.lane import Lane, digest
@@ -17,48 +20,93 @@ TOP_FEATURES = 20  # listed in alerts and status; the incident itself keeps all
 
 def cause_hint(incident: Incident) -> str:
     """The likeliest cause class. Some scores see activations without the SAE: when they are silent, it is to blame."""
-    raw = any(SCORE_TESTS[k].is_raw for k in incident.scores.index)
+    raw = any(SCORE_TESTS[k].is_raw for k in incident.score_rows)
     return "sae_health" if "health" in incident.groups and not raw else "data_shift"
 
 
-def feature_drifts(
-    incident: Incident, tests: Tests, evidence: Evidence, top: int | None = TOP_FEATURES
-) -> list[FeatureDrift]:
+def feature_drifts(state: LaneState, incident: Incident, top: int | None = TOP_FEATURES) -> list[FeatureDrift]:
     """The strongest listed features by their evidence; all of them with `top` None."""
-    drifts = []
-    log_a = float(np.log(tests.thresholds.get("features", np.inf)))
-    for direction in DIRECTIONS:
-        listed, moving = incident.listed(direction), evidence.rates[direction]
-        for row in np.argsort(-listed.log_e, kind="stable")[:top]:
-            feature = int(listed.index[row])
-            baseline = float(tests.rate_baseline[feature])
-            since = int(moving.n_since[feature])  # 0: nothing speaks for a change any more
-            now = float(moving.x_since[feature]) / since if since else baseline
-            drifts.append(
-                FeatureDrift(
-                    feature=feature, direction="new" if baseline == 0 else direction, log_e=float(listed.log_e[row]),
-                    log_threshold=log_a, rate_baseline=baseline, rate_now=now, requests_now=since,
-                    detected_request=int(listed.request[row]),
-                )
-            )  # fmt: skip
+    drifts: list[FeatureDrift] = []
+    for name, listed in incident.listed.items():
+        if (of := parse(name)).kind != SCORES_KIND:
+            drifts += _drifts(state, of, listed, np.argsort(-listed.log_e, kind="stable")[:top])
     return sorted(drifts, key=lambda d: -d.log_e)[:top]
 
 
-def score_drifts(incident: Incident, tests: Tests, recent: NDArray[np.float32]) -> list[ScoreDrift]:
-    """The listed scores; `recent` [n, S] are the latest requests' scores."""
-    a_weeks = score_thresholds(tests)
+def _drifts(state: LaneState, of: Of, listed: Listed, rows: NDArray[np.int64]) -> list[FeatureDrift]:
+    assert state.tests is not None
+    assert state.evidence is not None
+    own, evidence = state.tests.strata[of.stratum], state.evidence.strata[of.stratum].features
+    kind = own.features[of.kind].kind
+    a_weeks = state.tests.a_weeks(kind.group)
+    level, rates = own.level(kind), own.level(RATES[0])
+    of_rates = evidence[str(Kind("rate", kind.direction))]
     drifts = []
-    for row, k in enumerate(incident.scores.index):
-        test = SCORE_TESTS[k]
-        now = recent[:, SCORES.index(test.score)]
+    for row in rows:
+        feature = int(listed.index[row])
+        baseline, (rate_now, since) = float(rates[feature]), _rate_now(of_rates, own, feature)
+        magnitude = listed.x_now[row] / listed.n_now[row] if kind.measure != "rate" and listed.n_now[row] else None
+        now, before = rate_now if kind.measure == "rate" else magnitude, float(level[feature])
+        is_new = kind.measure == "rate" and baseline == 0
         drifts.append(
-            ScoreDrift(
-                score=test.score, direction=test.direction, group=test.group, log_e=float(incident.scores.log_e[row]),
-                log_threshold=float(np.log(a_weeks[k])), baseline_median=tests.medians[test.score],
-                now_median=median(now),
-                detected_request=int(incident.scores.request[row]),
+            FeatureDrift(
+                feature=feature, direction="new" if is_new else kind.direction, log_e=float(listed.log_e[row]),
+                log_threshold=float(np.log(a_weeks)), rate_baseline=baseline, rate_now=rate_now, requests_now=since,
+                detected_request=int(listed.request[row]), measure=kind.measure, stratum=of.stratum,
+                magnitude_baseline=None if kind.measure == "rate" else before,
+                magnitude_now=None if magnitude is None else float(magnitude),
+                effect=float(now / before) if now is not None and before > 0 else None,
+                change_request=_change_request(state, of, listed, row),
+                first_offset=int(listed.offset[row]), last_offset=state.position.offset,
+                budget_share=_share(state, a_weeks),
             )
         )  # fmt: skip
+    return drifts
+
+
+def _rate_now(evidence: FeatureEvidence, own: StratumTests, feature: int) -> tuple[float, int]:
+    """The rate since the evidence began, and of how many requests; the baseline's where nothing speaks for a change."""
+    since = int(evidence.n_since[feature])
+    fired = float(evidence.x_since[feature])
+    return (fired / since if since else float(own.level(RATES[0])[feature])), since
+
+
+def _change_request(state: LaneState, of: Of, listed: Listed, row: int) -> int:
+    """Where the evidence began, as it stands now; not after the detection."""
+    assert state.tests is not None
+    assert state.evidence is not None
+    since = int(state.evidence.strata[of.stratum].features[of.kind].n_since[listed.index[row]])
+    lane = since * state.tests.unit.requests / max(state.tests.strata[of.stratum].requests, 1)
+    return max(0, min(int(listed.request[row]), state.requests - round(lane)))
+
+
+def _share(state: LaneState, a_weeks: float) -> float:
+    """Of the budget: A = 1 / (share · false alarms a week)."""
+    return float(1 / (a_weeks * state.settings.drift.false_alarms_per_week))
+
+
+def score_drifts(state: LaneState, incident: Incident) -> list[ScoreDrift]:
+    """The listed scores; what is now is of the latest requests."""
+    assert state.tests is not None
+    drifts = []
+    for name, listed in incident.listed.items():
+        stratum, kind = parse(name)
+        if kind != SCORES_KIND:
+            continue
+        a_weeks = state.tests.score_thresholds(stratum)
+        for row, k in enumerate(listed.index):
+            test = SCORE_TESTS[k]
+            now = state.recent_scores[:, SCORES.index(test.score)]
+            drifts.append(
+                ScoreDrift(
+                    score=test.score, direction=test.direction, group=test.group, log_e=float(listed.log_e[row]),
+                    log_threshold=float(np.log(a_weeks[k])),
+                    baseline_median=state.tests.strata[stratum].medians[test.score],
+                    now_median=median(now), detected_request=int(listed.request[row]), stratum=stratum,
+                    first_offset=int(listed.offset[row]), last_offset=state.position.offset,
+                    budget_share=_share(state, float(a_weeks[k])),
+                )
+            )  # fmt: skip
     return drifts
 
 
@@ -71,8 +119,6 @@ def incident_alert(
     state: LaneState, incident: Incident, transition: Transition, window_id: str = "", note: str = ""
 ) -> Alert:
     """A transition of an incident of an armed lane."""
-    assert state.tests is not None
-    assert state.evidence is not None
     assert state.baseline is not None
     severity: Severity = "critical" if incident.severity == "critical" else "warning"
     return Alert(
@@ -85,15 +131,18 @@ def incident_alert(
         cause_hint=cause_hint(incident),
         groups=list(incident.groups),
         features_drifted=incident.features_drifted,
-        features=feature_drifts(incident, state.tests, state.evidence),
-        scores=score_drifts(incident, state.tests, state.recent_scores),
+        features=feature_drifts(state, incident),
+        scores=score_drifts(state, incident),
         opened_request=incident.opened_request,
         request=state.requests,
         change_estimate_request=incident.change_estimate_request,
+        evidence_request=incident.evidence_request,
         at_ms=state.closed_at_ms,
         position=state.position,
         window_id=window_id,
         baseline_version=state.baseline.header.version,
+        false_alarms_allowed=state.weeks * state.settings.drift.false_alarms_per_week,
+        incidents_opened=state.incidents,
         explanations_reliable="health" not in incident.groups,
         note=note,
         runbook=f"{cause_hint(incident)}.md",

@@ -38,10 +38,9 @@ def armed_line(state: LaneState) -> str:
     assert state.baseline is not None
     lane, tests = state.lane, state.tests
     a_weeks = ", ".join(f"{group} {a:,.0f}" for group, a in sorted(tests.thresholds.items()))
-    rate_tests = sum(int(of.armed.sum()) for of in tests.rates.values())
+    armed = ", ".join(f"{count} of {group}" for group, count in sorted(tests.armed_by_group.items()) if count)
     return (
         f"lane {lane.lane_id} ({lane.model_id}/{lane.hook_name}): armed by baseline {state.baseline.header.version}; "
-        f"thresholds A in weeks: {a_weeks}; {rate_tests} tests of {tests.features_armed} features and "
-        f"{int(tests.scores.armed.sum())} of scores; {tests.features_not_covered} features not covered; "
-        f"{armed_bytes(len(tests.rate_baseline), state.baseline.header.requests):,} bytes of state"
+        f"thresholds A in weeks: {a_weeks}; tests: {armed}; {tests.features_not_covered} features not covered; "
+        f"{armed_bytes(tests.d_sae, state.baseline.header.requests):,} bytes of state"
     )

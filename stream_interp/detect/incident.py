@@ -3,49 +3,57 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_interp.detect.armed import DIRECTIONS, SCORE_TESTS, Evidence, ScoreCrossing, Tests, score_thresholds
-from stream_interp.drift import esr, exceedance, recovery
-from stream_interp.drift.esr import Direction, Floats
-from stream_interp.records.alert import Group
-from stream_interp.records.window import Window, scores_of
+from stream_interp.detect.armed import Tests, Tick, means
+from stream_interp.detect.armed.features import RATES, seen_in
+from stream_interp.detect.armed.scores import SCORE_TESTS
+from stream_interp.detect.listed import (
+    SCORES_KIND,
+    Listed,
+    feed_features,
+    feed_scores,
+    join,
+    nothing_listed,
+    seen_now,
+)
+from stream_interp.drift import recovery
+from stream_interp.drift.esr import Floats
+from stream_interp.records.alert import Group, Position
+from stream_interp.records.window import SCORES, UNIT, Window, stratum_of, widened
 
 CRITICAL_FACTOR = 20.0  # one test at 20·A makes an incident critical
+_LEAST = 1e-300  # weeks; of a statistic of 0 there is no log
 
 
-@dataclass(frozen=True)
-class Listed:
-    """The tests of one kind that an incident lists, [m] each.
+class Of(NamedTuple):
+    """Which tests: a kind of feature tests, or the scores, of a stratum."""
 
-    Attributes:
-        index: feature, or row of SCORE_TESTS.
-        e: [C, m·cells] recovery e-process; cells = 1 for features, len(RANKS) for scores.
-        tick: [m·cells] ticks since each process started.
-        crossed: [m·cells] bool, which cells reached A themselves: each of those must recover. That a score's other
-            thresholds look normal is no evidence: rare outliers move the highest ranks alone.
-        request: lane's request at detection.
-        log_e: largest log statistic so far, weeks.
-    """
+    stratum: str
+    kind: str
 
-    index: NDArray[np.int64]
-    e: Floats
-    tick: NDArray[np.int64]
-    crossed: NDArray[np.bool_]
-    request: NDArray[np.int64]
-    log_e: Floats
+    def __str__(self) -> str:
+        """As states name it."""
+        return f"{self.stratum}/{self.kind}"
 
 
-def _nothing_listed() -> Listed:
-    none: NDArray[np.int64] = np.zeros(0, np.int64)
-    return Listed(none, np.zeros((len(recovery.ODDS_RATIOS), 0)), none, none.astype(bool), none, np.zeros(0))
+def parse(name: str) -> Of:
+    """What `str` of it said."""
+    stratum, _, kind = name.partition("/")
+    return Of(stratum, kind)
 
 
 @dataclass(frozen=True)
 class Incident:
-    """The open incident of a lane."""
+    """The open incident of a lane.
+
+    Attributes:
+        listed: by the name of the tests (`Of`), in the order in which kinds joined.
+        evidence_request: lane's request at which a request-level test crossed first; 0 where none did.
+    """
 
     number: int
     severity: str
@@ -53,59 +61,72 @@ class Incident:
     opened_at_ms: int
     change_estimate_request: int
     groups: tuple[Group, ...]
-    up: Listed
-    down: Listed
-    scores: Listed
+    listed: dict[str, Listed]
+    evidence_request: int = 0
     recovering: bool = False
 
     @property
     def features_drifted(self) -> int:
-        """Features listed in either direction."""
-        return len(np.union1d(self.up.index, self.down.index))
+        """Features listed by any test."""
+        indices = [of.index for name, of in self.listed.items() if parse(name).kind != SCORES_KIND]
+        return len(np.unique(np.concatenate(indices))) if indices else 0
 
-    def listed(self, direction: Direction) -> Listed:
-        """The listed features of one direction."""
-        return self.up if direction == "up" else self.down
+    @property
+    def score_rows(self) -> set[int]:
+        """Rows of SCORE_TESTS listed in any stratum."""
+        return {int(k) for name, of in self.listed.items() if parse(name).kind == SCORES_KIND for k in of.index}
 
 
 @dataclass(frozen=True)
 class Crossings:
-    """The tests that are at or over A after a window, by kind, and the largest statistic in units of A."""
+    """The tests that are at or over A after a window, and the largest statistic in units of A.
 
-    up: NDArray[np.int64]
-    down: NDArray[np.int64]
-    scores: NDArray[np.int64]
-    score_request: NDArray[np.int64]  # [K] request inside the window, 0 = not crossed
-    score_peak: Floats
-    score_cells: NDArray[np.bool_]  # [K, ranks] thresholds that reached A by themselves
+    Attributes:
+        features: indices, by tests.
+        means: rows of MeanTests, by direction.
+        scores: rows of SCORE_TESTS, by stratum.
+    """
+
+    tick: Tick
+    features: dict[Of, NDArray[np.int64]]
+    means: dict[str, NDArray[np.int64]]
+    scores: dict[str, NDArray[np.int64]]
+    groups: frozenset[Group]
     largest_over_a: float
 
-    @property
-    def groups(self) -> set[Group]:
-        """The groups with a crossing."""
-        crossed: set[Group] = {SCORE_TESTS[i].group for i in self.scores}
-        return crossed | ({"features"} if len(self.up) or len(self.down) else set())
 
-
-def crossings(tests: Tests, evidence: Evidence, scores: ScoreCrossing) -> Crossings:
+def crossings(tests: Tests, tick: Tick) -> Crossings:
     """Which tests have crossed."""
-    a_features, a_scores = tests.thresholds.get("features", np.inf), score_thresholds(tests)
-    values = {d: esr.value(evidence.rates[d].m) * tests.rates[d].armed for d in DIRECTIONS}
-    over = {d: np.flatnonzero(values[d] >= a_features) for d in DIRECTIONS}
-    largest = max([0.0, *(float(values[d].max()) / a_features for d in DIRECTIONS if len(values[d]))])
-    largest = max(largest, float((scores.peak / a_scores).max()))
-    crossed, cells = np.flatnonzero(scores.first_over), scores.cell_peak >= a_scores[:, None]
-    return Crossings(over["up"], over["down"], crossed, scores.first_over, scores.peak, cells, largest)
+    groups, largest = set[Group](), [0.0]
+    features, of_means, scores = (
+        dict[Of, NDArray[np.int64]](),
+        dict[str, NDArray[np.int64]](),
+        dict[str, NDArray[np.int64]](),
+    )
+    for (stratum, kind), values in tick.features.items():
+        group = tests.strata[stratum].features[kind].kind.group
+        features[Of(stratum, kind)] = np.flatnonzero(values >= tests.a_weeks(group))
+        largest.append(float(values.max(initial=0.0)) / tests.a_weeks(group))
+        groups |= {group} if len(features[Of(stratum, kind)]) else set()
+    for direction, values in tick.means.items():
+        of_means[direction] = np.flatnonzero(values >= tests.a_weeks("means"))
+        largest.append(float(values.max(initial=0.0)) / tests.a_weeks("means"))
+        groups |= {"means"} if len(of_means[direction]) else set()
+    for stratum, peaks in tick.scores.items():
+        scores[stratum] = np.flatnonzero(peaks.first_over)
+        largest.append(float((peaks.peak / tests.score_thresholds(stratum)).max()))
+        groups |= {SCORE_TESTS[k].group for k in scores[stratum]}
+    return Crossings(tick, features, of_means, scores, frozenset(groups), max(largest))
 
 
 def opened_or_joined(
     incident: Incident | None,
     found: Crossings,
     tests: Tests,
-    evidence: Evidence,
     request: int,
     at_ms: int,
     window: Window,
+    position: Position,
     number: int,
 ) -> Incident | None:
     """The incident after a window whose last request is the lane's `request`-th; None while nothing crossed."""
@@ -113,90 +134,93 @@ def opened_or_joined(
         return None
     base = incident or Incident(
         number=number, severity="warning", opened_request=request, opened_at_ms=at_ms,
-        change_estimate_request=_change_estimate(tests, evidence, found, request), groups=(),
-        up=_nothing_listed(), down=_nothing_listed(), scores=_nothing_listed(),
+        change_estimate_request=_change_estimate(tests, found, request), groups=(), listed={},
     )  # fmt: skip
     groups: tuple[Group, ...] = tuple(sorted({*base.groups, *found.groups}))
-    later = np.setdiff1d(found.scores, base.scores.index) if incident else ()
-    health_later = any(SCORE_TESTS[i].group == "health" for i in later)  # the incident was open when health crossed
+    later = {k for rows in found.scores.values() for k in rows} - base.score_rows if incident else set()
+    health_later = any(SCORE_TESTS[k].group == "health" for k in later)  # the incident was open when health crossed
     critical = len(groups) >= 2 or found.largest_over_a >= CRITICAL_FACTOR or health_later
-    first = request - window.header.requests
-    with np.errstate(divide="ignore"):
-        log_rates = {d: np.log(esr.value(evidence.rates[d].m)) for d in DIRECTIONS}
-        log_scores = np.log(found.score_peak)
-    alone = np.broadcast_to(np.True_, (len(tests.rate_baseline), 1))  # a feature has one cell
-    score_requests = first + found.score_request[found.scores]
     return replace(
         base,
         severity="critical" if critical else base.severity,
         groups=groups,
-        up=_join(base.up, found.up, log_rates["up"], np.full(len(found.up), request), alone),
-        down=_join(base.down, found.down, log_rates["down"], np.full(len(found.down), request), alone),
-        scores=_join(base.scores, found.scores, log_scores, score_requests, found.score_cells),
+        listed=_joined(base.listed, found, tests, request, window, position.offset),
+        evidence_request=base.evidence_request or _first_score_request(found, request - window.header.requests),
     )
 
 
-def _join(
-    listed: Listed, crossed: NDArray[np.int64], log_e: Floats, request: NDArray[np.int64], cells: NDArray[np.bool_]
-) -> Listed:
-    """Adds the crossed tests that are not listed yet.
-
-    A cell that crosses for the first time starts its recovery then; `cells` [K, cells] says which have crossed.
-    """
-    new = ~np.isin(crossed, listed.index)
-    index = np.concatenate([listed.index, crossed[new]])
-    added = int(new.sum())
-    before = np.concatenate([listed.crossed, np.zeros(added * cells.shape[1], bool)])
-    after = before | cells[index].ravel()
-    waiting = len(after) - len(listed.tick)
-    e = np.concatenate([listed.e, np.zeros((len(recovery.ODDS_RATIOS), waiting))], axis=1)
-    tick = np.concatenate([listed.tick, np.zeros(waiting, np.int64)])
-    return Listed(
-        index=index,
-        e=np.where(after & ~before, 0.0, e),
-        tick=np.where(after & ~before, 0, tick),
-        crossed=after,
-        request=np.concatenate([listed.request, request[new]]),
-        log_e=np.maximum(np.concatenate([listed.log_e, np.full(added, -np.inf)]), log_e[index]),
-    )
+def _joined(
+    listed: dict[str, Listed], found: Crossings, tests: Tests, request: int, window: Window, offset: int
+) -> dict[str, Listed]:
+    """With the tests that crossed, and the window in what is said of "now"."""
+    joined, first = dict(listed), request - window.header.requests
+    crossed = {of: index for of, index in _with_makers(found, tests).items() if len(index) or str(of) in listed}
+    for of, index in crossed.items():
+        values, own = found.tick.features[of], joined.get(str(of), nothing_listed())
+        alone = np.ones((len(values), 1), bool)  # a feature has one cell
+        own = join(own, index, np.log(np.maximum(values, _LEAST)), np.full(len(index), request), offset, alone)
+        joined[str(of)] = seen_now(own, tests.strata[of.stratum], of.kind, seen_in(*stratum_of(window, of.stratum)))
+    for stratum, rows in found.scores.items():
+        name, peaks = str(Of(stratum, SCORES_KIND)), found.tick.scores[stratum]
+        if len(rows) or name in listed:
+            cells = peaks.cell_peak >= tests.score_thresholds(stratum)[:, None]
+            log_e, requests = np.log(np.maximum(peaks.peak, _LEAST)), first + peaks.first_over[rows]
+            joined[name] = join(joined.get(name, nothing_listed()), rows, log_e, requests, offset, cells)
+    return joined
 
 
-def _change_estimate(tests: Tests, evidence: Evidence, found: Crossings, request: int) -> int:
-    """Where the CUSUM of the strongest crossed test last touched 0."""
-    if len(found.scores):
-        cells = evidence.score_n_since.reshape(tests.scores.thresholds.shape)
-        strongest = found.scores[np.argmax(found.score_peak[found.scores])]
-        return request - int(cells[strongest].max())
-    since = np.concatenate([evidence.rates["up"].n_since[found.up], evidence.rates["down"].n_since[found.down]])
-    return request - int(np.median(since))
+def _with_makers(found: Crossings, tests: Tests) -> dict[Of, NDArray[np.int64]]:
+    """Per kind the features that crossed, and those that make up a mean that crossed: somebody must be named."""
+    crossed = dict(found.features)
+    for kind in RATES:
+        of = Of(UNIT, str(kind))
+        for row in found.means.get(kind.direction, ()):
+            made = means.makers(tests.means[kind.direction], int(row), found.tick.features[of])
+            crossed[of] = np.union1d(crossed[of], made)
+    return crossed
+
+
+def _first_score_request(found: Crossings, first: int) -> int:
+    """Of the unit: the requests of other strata are not numbered by themselves. 0 where none crossed."""
+    over = found.tick.scores[UNIT].first_over
+    return first + int(over[over > 0].min()) if over.any() else 0
+
+
+def _change_estimate(tests: Tests, found: Crossings, request: int) -> int:
+    """Where the evidence of the strongest crossed score began, or of the crossed features by the median."""
+    evidence = found.tick.evidence
+    if len(found.scores[UNIT]):
+        cells = evidence.unit.scores.n_since.reshape(tests.unit.scores.thresholds.shape)
+        rows = found.scores[UNIT]
+        return request - int(cells[rows[np.argmax(found.tick.scores[UNIT].peak[rows])]].max())
+    since = [_lane_requests(tests, of.stratum, evidence.strata[of.stratum].features[of.kind].n_since[index])
+             for of, index in _with_makers(found, tests).items()]  # fmt: skip
+    for stratum, rows in found.scores.items():
+        cells = evidence.strata[stratum].scores.n_since.reshape(tests.strata[stratum].scores.thresholds.shape)
+        since.append(_lane_requests(tests, stratum, cells[rows].max(axis=1, initial=0)))
+    return max(0, request - int(np.median(np.concatenate(since))))
+
+
+def _lane_requests(tests: Tests, stratum: str, requests: NDArray[np.int32]) -> Floats:
+    """So many requests of a stratum as requests of the lane, by what the baseline had of both."""
+    scaled: Floats = requests.astype(np.float64) * (tests.unit.requests / max(tests.strata[stratum].requests, 1))
+    return scaled
 
 
 def recovered_or_not(incident: Incident, tests: Tests, window: Window) -> tuple[Incident, bool]:
     """Feeds a later window to the recovery of every listed test; True once all of them reached 20."""
-    n = window.header.requests
-    if not n:
-        return incident, False
-    counts = np.zeros(len(tests.rate_baseline))
-    counts[window.arrays["feature_ids"]] = window.arrays["requests_fired"]
-    up = _recovery(incident.up, tests.rates["up"].p, "up", n, counts)
-    down = _recovery(incident.down, tests.rates["down"].p, "down", n, counts)
-    scores = _score_recovery(incident.scores, tests, window)
-    lowest = min(float(esr.value(listed.e)[listed.crossed].min(initial=np.inf)) for listed in (up, down, scores))
+    fed = dict(incident.listed)
+    for name, of in incident.listed.items():
+        stratum, kind = parse(name)
+        (n, arrays), own = stratum_of(window, stratum), tests.strata[stratum]
+        if not n:
+            continue
+        if kind == SCORES_KIND:
+            fed[name] = feed_scores(of, own, widened(arrays["request_scores"], len(SCORES)))
+        else:
+            fed[name] = feed_features(of, own, kind, seen_in(n, arrays))
+    if not window.header.requests:
+        return replace(incident, listed=fed), False
+    lowest = min(of.evidence_of_recovery for of in fed.values())
     recovering = lowest >= recovery.RECOVERING or (incident.recovering and lowest >= 1)
-    after = replace(incident, up=up, down=down, scores=scores, recovering=recovering)
-    return after, lowest >= recovery.RECOVERED
-
-
-def _recovery(listed: Listed, p: Floats, alarmed: Direction, n: float, counts: Floats) -> Listed:
-    tick = listed.tick + 1
-    e = recovery.update(listed.e, tick, p[listed.index], alarmed, n, counts[listed.index])
-    return replace(listed, e=e, tick=tick)
-
-
-def _score_recovery(listed: Listed, tests: Tests, window: Window) -> Listed:
-    scores = scores_of(window)
-    x = exceedance.exceeds(tests.scores, scores).sum(axis=0)[listed.index].astype(np.float64)
-    known = (~np.isnan(scores[:, tests.scores.column[listed.index]])).sum(axis=0)  # a missing score is no evidence
-    n, p = np.repeat(known, x.shape[1]).astype(np.float64), tests.scores.null_rates[listed.index]
-    tick = listed.tick + 1
-    return replace(listed, e=recovery.update(listed.e, tick, p.ravel(), "up", n, x.ravel()), tick=tick)
+    return replace(incident, listed=fed, recovering=recovering), lowest >= recovery.RECOVERED

@@ -24,6 +24,12 @@ from stream_interp.settings import DriftSettings
 
 RECENT_REQUESTS = 64  # whose scores are kept for "now"
 
+# Per feature. Of rates both directions' evidence (8 components, CUSUM, two counts) and constants (bound, CUSUM's step,
+# cluster), the baseline's count and the detectable ratio; of magnitudes four tests of 4 components, a count and a
+# bound, and the baseline's sum. `tests/detect/test_bounds.py` counts the arrays of an armed lane.
+RATE_BYTES = 2 * (8 * 8 + 8 + 4 + 4) + 2 * (4 + 4 + 1) + 8 + 4
+MAGNITUDE_BYTES = 4 * (4 * 8 + 4 + 4) + 8
+
 
 class DetectSettings(Struct, frozen=True, kw_only=True):
     """The settings that decisions are a function of; they travel in the state and in markers."""
@@ -113,8 +119,8 @@ class LaneState:
 
 
 def armed_bytes(d_sae: int, baseline_requests: int) -> int:
-    """What an armed lane holds: per feature evidence (2 × 80), constants of its tests (162) and its count (8)."""
-    return d_sae * (2 * 80 + 162 + 8) + baseline_requests * len(SCORES) * 4
+    """What an armed lane holds with the strata of its unit alone, in bytes."""
+    return d_sae * (RATE_BYTES + MAGNITUDE_BYTES) + baseline_requests * len(SCORES) * 4
 
 
 def learning_bytes(d_in: int, d_sae: int, baseline_requests: int) -> int:

@@ -218,31 +218,29 @@ def _tick(state: LaneState, window: Window, elapsed_ms: int) -> StepResult:
     assert state.evidence is not None
     n, tests, drift = window.header.requests, state.tests, state.settings.drift
     weeks = n / drift.requests_per_week if drift.clock == "requests" else elapsed_ms / MS_PER_WEEK
-    scores = armed.update_scores(tests, state.evidence, window, weeks)
-    evidence = replace(scores.evidence, rates=armed.update_rates(tests, state.evidence, window, weeks))
+    tick = armed.update(tests, state.evidence, window, weeks)
     recent = np.concatenate([widened(state.recent_scores, len(SCORES)), scores_of(window)])
     sums, with_sae = health.of_window(window), window.header.d_sae > 0
     state = replace(
-        state, evidence=evidence, requests=state.requests + n, weeks=state.weeks + weeks,
+        state, evidence=tick.evidence, requests=state.requests + n, weeks=state.weeks + weeks,
         recent_scores=recent[-RECENT_REQUESTS:], health_now=health.decayed(state.health_now, sums, n),
         opinions=health.second_opinions_after(state.opinions, sums, with_sae),
     )  # fmt: skip
-    return _judge(state, window, scores)
+    return _judge(state, window, tick)
 
 
-def _judge(state: LaneState, window: Window, scores: armed.ScoreCrossing) -> StepResult:
+def _judge(state: LaneState, window: Window, tick: armed.Tick) -> StepResult:
     """Opens, escalates, updates, resolves."""
     assert state.tests is not None
-    assert state.evidence is not None
     was, recovered = state.incident, False
     if was is not None:
         was, recovered = recovered_or_not(was, state.tests, window)
     if was is not None and recovered:
         resolved = replace(state, incident=None, evidence=armed.no_evidence(state.tests))
         return StepResult(resolved, (incident_alert(state, was, "resolved", window.header.window_id),))
-    found = crossings(state.tests, state.evidence, scores)
+    found = crossings(state.tests, tick)
     now = opened_or_joined(
-        was, found, state.tests, state.evidence, state.requests, state.closed_at_ms, window, state.incidents + 1
+        was, found, state.tests, state.requests, state.closed_at_ms, window, state.position, state.incidents + 1
     )
     state = replace(state, incident=now, incidents=now.number if now else state.incidents)
     transition = _transition(was, now)

@@ -46,7 +46,7 @@ def said_of_lane(
         incident = structs.replace(incident, ack=operators.ack_of(story))
     silence = operators.silence_of(state.lane.lane_id, status.as_of_ms)
     said = structs.replace(status, incident=incident, silence=silence, sinks_failing=sinks_failing)
-    return labels.on_status(said, len(state.tests.rate_baseline) if state.tests else None)
+    return labels.on_status(said, state.tests.d_sae if state.tests else None)
 
 
 def _state_and_reason(state: LaneState) -> tuple[State, str]:
@@ -97,7 +97,7 @@ def coverage_of(state: LaneState) -> Coverage:
 
 def health_of(state: LaneState) -> Health:
     """Recent health beside the baseline's."""
-    now = health.scalars(state.health_now, with_sae=bool(state.tests and len(state.tests.rate_baseline)))
+    now = health.scalars(state.health_now, with_sae=bool(state.tests and state.tests.d_sae))
     if state.baseline is None:
         return Health(**now)
     reference = structs.asdict(state.baseline.header)
@@ -114,8 +114,8 @@ def _baseline_card(state: LaneState) -> BaselineCard | None:
 
 
 def _incident_card(state: LaneState) -> IncidentCard | None:
-    incident, tests, evidence = state.incident, state.tests, state.evidence
-    if incident is None or tests is None or evidence is None:
+    incident = state.incident
+    if incident is None:
         return None
     return IncidentCard(
         incident_id=incident_id(state.lane, incident.number),
@@ -124,6 +124,6 @@ def _incident_card(state: LaneState) -> IncidentCard | None:
         opened_at_ms=incident.opened_at_ms,
         cause_hint=cause_hint(incident),
         features_drifted=incident.features_drifted,
-        features=feature_drifts(incident, tests, evidence),
-        scores=score_drifts(incident, tests, state.recent_scores),
+        features=feature_drifts(state, incident),
+        scores=score_drifts(state, incident),
     )

@@ -11,7 +11,7 @@ Linear domain in float64, saturated at 1e250: float32 or a log domain would lose
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ def log_odds(direction: Direction, ratios: Floats = ODDS_RATIOS) -> Floats:
     return np.log(ratios) * (1.0 if direction == "up" else -1.0)
 
 
-def log_normaliser(p: Floats, direction: Direction, ratios: Floats = ODDS_RATIOS) -> Floats:
+def log_normaliser(p: NDArray[np.floating[Any]], direction: Direction, ratios: Floats = ODDS_RATIOS) -> Floats:
     """log(1 − p + p·e^λ), [C, K], for the null rates p [K]."""
     growth: Floats = np.multiply.outer(np.expm1(log_odds(direction, ratios)), p)
     log_norm: Floats = np.log1p(growth)
@@ -40,7 +40,7 @@ def update(
     m: Floats,
     w: float,
     n: float | Floats,
-    p: Floats,
+    p: NDArray[np.floating[Any]],
     direction: Direction,
     fired: NDArray[np.integer],
     x: Floats,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaincinv
+from scipy.special import betaincinv, xlogy
 
 from stream_interp.drift.esr import Floats
 
 DELTA = 0.001  # a lane's promise may fail with this probability over the draw of its baseline
+_BISECTIONS = 60
 
 
 def clopper_pearson(successes: NDArray[np.integer], n: int, alpha: float) -> tuple[Floats, Floats]:
@@ -21,6 +22,29 @@ def clopper_pearson(successes: NDArray[np.integer], n: int, alpha: float) -> tup
         lower = np.where(k > 0, betaincinv(np.maximum(k, 1), n - k + 1, alpha), 0.0)
         upper = np.where(k < n, betaincinv(k + 1, np.maximum(n - k, 1), 1 - alpha), 1.0)
     return lower, upper
+
+
+def bounded_mean(total: Floats, n: Floats, alpha: float) -> tuple[Floats, Floats]:
+    """Bounds [K], [K] of the mean of n values in [0, 1] whose sum is `total`, each side at 1 − alpha.
+
+    P(n·kl(mean, p) ≥ log(1/alpha), mean below p) ≤ alpha, and the same above: Hoeffding: J. Am. Stat. Ass. 58 (1963),
+    theorem 1, with kl between Bernoulli laws, of which the values are the least favourable. n = 0 gives [0, 1].
+    """
+    mean, reach = total / np.maximum(n, 1), np.log(1 / alpha) / np.maximum(n, 1)
+    low, high = _kl_edge(mean, np.zeros_like(mean), reach), _kl_edge(mean, np.ones_like(mean), reach)
+    return np.where(n > 0, low, 0.0), np.where(n > 0, high, 1.0)
+
+
+def _kl_edge(mean: Floats, end: Floats, reach: Floats) -> Floats:
+    """The p farthest from `mean` towards `end` with kl(mean, p) ≤ reach, by bisection, rounded towards `end`."""
+    inside, outside = mean.copy(), end.copy()
+    for _ in range(_BISECTIONS):
+        p = (inside + outside) / 2
+        with np.errstate(divide="ignore", invalid="ignore"):
+            kl = xlogy(mean, mean / p) + xlogy(1 - mean, (1 - mean) / (1 - p))
+        within = kl <= reach
+        inside, outside = np.where(within, p, inside), np.where(within, outside, p)
+    return outside
 
 
 def exceedance_bound(k: int, n: int, alpha: float) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from msgspec import structs
@@ -63,9 +63,8 @@ def alarms(detector: Detector, requests: Requests) -> Iterator[Alarm]:
 
 def _tick(detector: Detector, evidence: Evidence, window: Window) -> tuple[Evidence, frozenset[Group]]:
     tests, weeks = detector.tests, window.header.requests / detector.requests_per_week
-    scores = armed.update_scores(tests, evidence, window, weeks)
-    evidence = replace(scores.evidence, rates=armed.update_rates(tests, evidence, window, weeks))
-    return evidence, frozenset(crossings(tests, evidence, scores).groups)
+    tick = armed.update(tests, evidence, window, weeks)
+    return tick.evidence, crossings(tests, tick).groups
 
 
 _HEADER = WindowHeader(
@@ -77,6 +76,10 @@ _HEADER = WindowHeader(
 
 def _window(requests: Requests, start: int, stop: int) -> Window:
     """With what the tests read of a window, and nothing else."""
-    ids, counts = np.unique(requests.feature[requests.bounds[start] : requests.bounds[stop]], return_counts=True)
-    arrays: Arrays = {"feature_ids": ids, "requests_fired": counts, "request_scores": requests.scores[start:stop]}
+    own = slice(requests.bounds[start], requests.bounds[stop])
+    ids, at, counts = np.unique(requests.feature[own], return_inverse=True, return_counts=True)
+    arrays: Arrays = {
+        "feature_ids": ids, "requests_fired": counts, "mag_sum": np.bincount(at, requests.magnitude[own], len(ids)),
+        "request_scores": requests.scores[start:stop],
+    }  # fmt: skip
     return Window(structs.replace(_HEADER, requests=stop - start), arrays)

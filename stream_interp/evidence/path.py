@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from msgspec import Struct
 
-from stream_interp.detect.armed import SCORE_TESTS, score_thresholds
+from stream_interp.detect.armed.features import Kind
+from stream_interp.detect.armed.scores import SCORE_TESTS
+from stream_interp.detect.incident import Of
 from stream_interp.detect.state import LaneState
 from stream_interp.detect.view import health_of
 from stream_interp.drift import esr, exceedance
@@ -17,6 +18,7 @@ from stream_interp.evidence.replay import Replayed, replay
 from stream_interp.evidence.story import Story
 from stream_interp.records.alert import Alert
 from stream_interp.records.status import Health
+from stream_interp.records.window import UNIT
 
 TOP_FEATURES = 10
 
@@ -46,20 +48,22 @@ class Point(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Series:
-    """Which statistics to follow: rows of SCORE_TESTS, and features with their direction."""
+    """Which statistics to follow: rows of SCORE_TESTS by stratum, and features by their tests."""
 
-    scores: tuple[int, ...]
-    features: tuple[tuple[int, Literal["up", "down"]], ...]
+    scores: tuple[tuple[str, int], ...]
+    features: tuple[tuple[Of, int], ...]
 
 
 def series_of(alerts: Iterable[Alert], top: int = TOP_FEATURES) -> Series:
     """All scores that an incident's transitions list, and its features with the largest evidence."""
-    scores, features = set[int](), dict[tuple[int, Literal["up", "down"]], float]()
+    scores, features = set[tuple[str, int]](), dict[tuple[Of, int], float]()
     for alert in alerts:
-        named = {(score.score, score.direction) for score in alert.scores}
-        scores |= {k for k, test in enumerate(SCORE_TESTS) if (test.score, test.direction) in named}
+        for score in alert.scores:
+            named = (score.score, score.direction)
+            scores |= {(score.stratum, k) for k, t in enumerate(SCORE_TESTS) if (t.score, t.direction) == named}
         for drift in alert.features:
-            key: tuple[int, Literal["up", "down"]] = (drift.feature, "down" if drift.direction == "down" else "up")
+            kind = Kind(drift.measure, "down" if drift.direction == "down" else "up")
+            key = Of(drift.stratum, str(kind)), drift.feature
             features[key] = max(drift.log_e, features.get(key, -np.inf))
     strongest = sorted(features, key=lambda key: (-features[key], key))[:top]
     return Series(tuple(sorted(scores)), tuple(strongest))
@@ -85,27 +89,36 @@ def _point(state: LaneState, series: Series) -> Point:
     assert state.tests is not None
     assert state.evidence is not None
     tests, evidence = state.tests, state.evidence
-    of_scores, a_scores = exceedance.value(tests.scores, evidence.scores), score_thresholds(tests)
     log_e, log_a = dict[str, float | None](), dict[str, float | None]()
-    for k in series.scores:
-        known = k < len(of_scores)  # the baseline before may have been counted without this score
-        log_e[_score_name(k)] = _log(of_scores[k]) if known else None
-        log_a[_score_name(k)] = _log(a_scores[k]) if known else None
-    for feature, direction in series.features:
-        m = evidence.rates[direction].m
-        known = feature < m.shape[1]  # another baseline may have been made with another SAE
-        armed = known and bool(tests.rates[direction].armed[feature])
-        name = f"feature {feature} {direction}"
-        log_e[name] = _log(float(esr.value(m[:, [feature]])[0])) if known else None
-        log_a[name] = _log(tests.thresholds.get("features", np.inf)) if armed else None
+    for stratum, k in series.scores:  # the baseline before may have been counted without this stratum, or this score
+        known = stratum in tests.strata and k < len(tests.strata[stratum].scores.column)
+        name = _score_name(stratum, k)
+        log_e[name] = log_a[name] = None
+        if known:
+            value = exceedance.value(tests.strata[stratum].scores, evidence.strata[stratum].scores.m)
+            log_e[name], log_a[name] = _log(value[k]), _log(tests.score_thresholds(stratum)[k])
+    for of, feature in series.features:  # another baseline may have been made with another SAE
+        own = tests.strata[of.stratum].features.get(of.kind) if of.stratum in tests.strata else None
+        name = _feature_name(of, feature)
+        log_e[name] = log_a[name] = None
+        if own is not None and feature < len(own.p):
+            m = evidence.strata[of.stratum].features[of.kind].m
+            log_e[name] = _log(float(esr.value(m[:, [feature]])[0]))
+            log_a[name] = _log(tests.a_weeks(own.kind.group)) if own.armed[feature] else None
     return Point(
         offset=state.position.offset, closed_at_ms=state.closed_at_ms, request=state.requests,
         open=state.incident is not None, log_e=log_e, log_threshold=log_a, health=health_of(state),
     )  # fmt: skip
 
 
-def _score_name(k: int) -> str:
-    return f"{SCORE_TESTS[k].score} {SCORE_TESTS[k].direction}"
+def _score_name(stratum: str, k: int) -> str:
+    name = f"{SCORE_TESTS[k].score} {SCORE_TESTS[k].direction}"
+    return name if stratum == UNIT else f"{name} ({stratum})"
+
+
+def _feature_name(of: Of, feature: int) -> str:
+    name = f"feature {feature} {of.kind.removeprefix('rate ')}"
+    return name if of.stratum == UNIT else f"{name} ({of.stratum})"
 
 
 def _log(value: float) -> float | None:

@@ -17,7 +17,8 @@ Severity = Literal["info", "warning", "critical"]
 Transition = Literal[
     "opened", "updated", "escalated", "resolved", "blind", "seeing", "integrity_error", "integrity_restored"
 ]
-Group = Literal["t0", "features", "health"]
+Group = Literal["t0", "features", "health", "means", "magnitude"]
+Measure = Literal["rate", "magnitude", "magnitude_when_fired"]
 
 
 class FeatureDrift(Struct, frozen=True, kw_only=True):
@@ -32,6 +33,15 @@ class FeatureDrift(Struct, frozen=True, kw_only=True):
     requests_now: int = 0  # the n of `rate_now`: requests since the statistic began to rise
     detected_request: int  # requests of the lane since it was armed
     label: str = ""  # untrusted text of an operator's file
+    measure: Measure = "rate"  # of magnitudes log_e is about their mean, and the rates are said beside it
+    stratum: str = "unit"  # which tokens: `unit`, `short`, `block1`, …
+    magnitude_baseline: float | None = None  # mean of the requests' maxima as shares of cap_f; None for rates
+    magnitude_now: float | None = None  # of recent requests
+    effect: float | None = None  # now / baseline of the measure; None where the baseline has none
+    change_request: int = 0  # where this test's evidence began, in requests of the lane since it was armed
+    first_offset: int = -1  # of the window that showed it, in the lane's windows partition
+    last_offset: int = -1  # of the latest window behind `log_e`, rates and effect
+    budget_share: float = 0.0  # of the lane's false-alarm budget that this test has
 
 
 class ScoreDrift(Struct, frozen=True, kw_only=True):
@@ -45,6 +55,10 @@ class ScoreDrift(Struct, frozen=True, kw_only=True):
     baseline_median: float
     now_median: float | None  # of recent requests; None where the score was not available in any
     detected_request: int
+    stratum: str = "unit"
+    first_offset: int = -1
+    last_offset: int = -1
+    budget_share: float = 0.0
 
 
 class Position(Struct, frozen=True, kw_only=True, order=True):
@@ -72,10 +86,14 @@ class Alert(Struct, frozen=True, kw_only=True):
     opened_request: int = 0  # requests of the lane since it was armed
     request: int = 0  # the same, at this transition
     change_estimate_request: int = 0  # where the statistics began to rise
+    evidence_request: int = 0  # at which a request-level test crossed first; 0 where none did
     at_ms: int  # the window's closed_at
     position: Position
     window_id: str = ""
     baseline_version: int = 0
+    design_effect: float | None = None  # of the baseline's requests: 1 where they do not hang together; None: not known
+    false_alarms_allowed: float = 0.0  # by the budget, since the lane was armed
+    incidents_opened: int = 0  # since the lane was made, this one included
     explanations_reliable: bool = True  # false while SAE health is drifted: do not trust feature names then
     note: str = ""  # who ended it and why, as claimed, where evidence did not: untrusted text
     runbook: str = ""  # page of `deploy/runbooks` that says what to do

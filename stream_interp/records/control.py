@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from stream_interp.errors import IntegrityError
 from stream_interp.records.arrays import Arrays, pack, unpack
@@ -95,6 +95,7 @@ class BaselineHeader(Struct, frozen=True, kw_only=True):
     massive_share: float
     compute_dtype: DtypeName = FLOAT32  # its projector's
     origin: int = 0  # the version that was promoted; 0: this one was learnt
+    strata: dict[str, int] = field(default_factory=dict)  # requests by stratum, without those of the unit
 
 
 class Order(Struct, frozen=True, kw_only=True):

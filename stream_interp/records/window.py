@@ -22,6 +22,8 @@ from stream_interp.records.lane import Lane
 CE_TYPE = "interp.window.v1"
 CHUNK_BYTES = 900_000  # below every default of max.message.bytes
 
+UNIT = "unit"  # the stratum that every request of unit_tokens or more is in
+
 MAX_WIDTH = 1 << 23  # of d_in and d_sae: whatever a header says becomes arrays of so many numbers
 
 ERROR_EVERY = 20  # one of so many counted tokens is decoded for the error terms; less in short units
@@ -135,6 +137,12 @@ def widened(scores: NDArray[np.floating], columns: int) -> NDArray[np.float32]:
 def scores_of(window: Window) -> NDArray[np.float32]:
     """A window's request scores [n, len(SCORES)], whichever version wrote it."""
     return widened(window.arrays["request_scores"], len(SCORES))
+
+
+def stratum_of(window: Window, name: str) -> tuple[int, Arrays]:
+    """Requests and arrays of a stratum of a window, by the names that those of the unit have."""
+    assert name == UNIT
+    return window.header.requests, window.arrays
 
 
 def encode_window(window: Window, chunk_bytes: int = CHUNK_BYTES) -> list[Envelope]:

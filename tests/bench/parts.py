@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from river.drift import ADWIN, PageHinkley
 
-from stream_interp.detect import armed
+from stream_interp.detect.armed.features import DIRECTIONS
 from stream_interp.drift import esr
 from stream_interp.drift.classical import DETECTORS
 from stream_interp.encode.batching import add_statistics
@@ -93,14 +93,14 @@ def _ticks() -> Iterator[Row]:
     streams = 65_536
     rng = np.random.default_rng(0)
     p = rng.uniform(0.001, 0.3, streams)
-    state = {direction: np.zeros((len(esr.ODDS_RATIOS), streams)) for direction in armed.DIRECTIONS}
+    state = {direction: np.zeros((len(esr.ODDS_RATIOS), streams)) for direction in DIRECTIONS}
     fired = np.flatnonzero(rng.random(streams) < p)
     x = np.ones(len(fired))
     detectors = [ADWIN() for _ in range(512)]  # a Python object a stream: 65,536 of them would take minutes
     row = (rng.random(len(detectors)) < 0.1).astype(float).tolist()
 
     def tick() -> None:
-        for direction in armed.DIRECTIONS:
+        for direction in DIRECTIONS:
             state[direction] = esr.update(state[direction], 1e-5, 1, p, direction, fired, x)
 
     def river_loop() -> None:
@@ -109,7 +109,7 @@ def _ticks() -> Iterator[Row]:
                 detector.update(value)
 
     def one_pass() -> None:
-        for direction in armed.DIRECTIONS:
+        for direction in DIRECTIONS:
             np.multiply(state[direction], 1.0)
 
     name = f"one e-SR tick of {streams} features, both directions"

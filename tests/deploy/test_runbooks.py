@@ -17,7 +17,7 @@ import stream_interp.detect
 from stream_interp.cli import app
 from stream_interp.cli.ordering import duration_ms, signature
 from stream_interp.detect.alerts import cause_hint
-from stream_interp.detect.armed import SCORE_TESTS
+from stream_interp.detect.armed.scores import SCORE_TESTS
 from stream_interp.notify.telling import SILENT_CAUSE
 
 RUNBOOKS = Path(__file__).parents[2] / "deploy" / "runbooks"

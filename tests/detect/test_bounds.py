@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -16,15 +17,21 @@ from stream_interp.records.window import encode_window
 from tests.detect.lanes import D_IN, D_SAE, SETTINGS, Driver, requests, windows
 
 
-def held_bytes(value: Any) -> int:
-    """Bytes of all arrays below a state."""
+def arrays_below(value: Any) -> Iterator[np.ndarray]:
+    """All arrays of a state."""
     if isinstance(value, np.ndarray):
-        return value.nbytes
-    if is_dataclass(value):
-        return sum(held_bytes(getattr(value, f.name)) for f in fields(value))
-    if isinstance(value, dict):
-        return sum(map(held_bytes, value.values()))
-    return sum(map(held_bytes, value)) if isinstance(value, tuple) else 0
+        yield value
+    elif is_dataclass(value):
+        for f in fields(value):
+            yield from arrays_below(getattr(value, f.name))
+    elif isinstance(value, dict | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from arrays_below(item)
+
+
+def held_bytes(value: Any) -> int:
+    """Bytes of all arrays below a state; what is held twice counts once."""
+    return sum({id(array): array.nbytes for array in arrays_below(value)}.values())
 
 
 def test_an_armed_lane_holds_what_is_printed_and_small_change() -> None:

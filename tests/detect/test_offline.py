@@ -46,8 +46,8 @@ def test_short_requests_of_a_file_are_left_out_of_its_baseline(tmp_path: Path) -
     drift = write(tmp_path / "drift", lengths[::-1].tolist(), shift=1.0, seed=4)
     run = offline.replay(drift, learnt.state, shape, SAE)
     assert run.alerts[0][1].transition == "opened"
-    listed = run.state.incident.up, run.state.incident.down  # type: ignore[union-attr]
-    assert len(run.detections) == sum(len(tests.index) for tests in listed)  # each once, in either direction
+    listed = run.state.incident.listed.items()  # type: ignore[union-attr]
+    assert len(run.detections) == sum(len(tests) for name, tests in listed if "scores" not in name)  # each once
 
 
 def test_requests_without_a_counted_token_do_not_hold_up_the_phases(tmp_path: Path) -> None:

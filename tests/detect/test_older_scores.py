@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from stream_interp.detect import armed
+from stream_interp.detect.armed.features import RATES
+from stream_interp.detect.armed.scores import SCORE_TESTS
 from stream_interp.detect.partition import WindowsPartition
 from stream_interp.detect.state import LaneState
 from stream_interp.detect.state_codec import StateHeader, dump_state, load_state, load_untested
@@ -70,10 +72,10 @@ CALIBRATE_AT, ARMED_AT = (next(k for k, s in enumerate(NEW_STATES) if s.phase ==
 def test_a_row_means_the_same_test_whatever_the_baseline_has() -> None:
     for columns in range(BEFORE, len(SCORES) + 1):
         names = SCORES[:columns]
-        of = [test for test in armed.SCORE_TESTS if test.score in names]
-        assert of == list(armed.SCORE_TESTS[: len(of)])
+        of = [test for test in SCORE_TESTS if test.score in names]
+        assert of == list(SCORE_TESTS[: len(of)])
     assert list(SCORE_TITLES) == list(SCORES)
-    assert [test for test in armed.SCORE_TESTS if test.score == "surprise"] == [("surprise", "up", "t0")]
+    assert [test for test in SCORE_TESTS if test.score == "surprise"] == [("surprise", "up", "t0")]
 
 
 def test_an_old_baseline_keeps_its_bounds_and_its_shares_bit_for_bit() -> None:
@@ -85,12 +87,12 @@ def test_an_old_baseline_keeps_its_bounds_and_its_shares_bit_for_bit() -> None:
     columns = [(0, 1), (0, -1), (1, 1), (2, 1), (3, 1), (3, -1), (4, 1)]
     before = exceedance.build(scores, columns, DELTA / 2 / (7 * 5))
     for name in ("column", "sign", "thresholds", "null_rates"):
-        np.testing.assert_array_equal(getattr(tests.scores, name), getattr(before, name), err_msg=name)
-    features = sum(int(of.armed.sum()) for of in tests.rates.values())
+        np.testing.assert_array_equal(getattr(tests.unit.scores, name), getattr(before, name), err_msg=name)
+    features = sum(int(tests.unit.features[str(kind)].armed.sum()) for kind in RATES)
     counts = {"t0": 3, "health": int(before.armed[3:].sum()), "features": features}
     assert tests.thresholds == budget.thresholds(counts, SETTINGS.drift.false_alarms_per_week)
-    assert len(armed.score_thresholds(tests)) == 7
-    assert "surprise" not in tests.medians
+    assert len(tests.score_thresholds()) == 7
+    assert "surprise" not in tests.unit.medians
 
 
 def test_a_new_baseline_shares_the_budget_of_t0_with_one_more_test() -> None:
@@ -101,7 +103,7 @@ def test_a_new_baseline_shares_the_budget_of_t0_with_one_more_test() -> None:
     assert {g: a for g, a in new.thresholds.items() if g != "t0"} == {
         g: a for g, a in old.thresholds.items() if g != "t0"
     }
-    assert armed.score_thresholds(new)[-1] == new.thresholds["t0"]
+    assert new.score_thresholds()[-1] == new.thresholds["t0"]
 
 
 def test_a_score_that_was_never_available_takes_no_share() -> None:
@@ -112,8 +114,8 @@ def test_a_score_that_was_never_available_takes_no_share() -> None:
     arrays["calibration_scores"] = arrays["calibration_scores"].copy()
     arrays["calibration_scores"][:, COLUMN] = np.nan
     tests = armed.build(state.baseline.header, arrays, SETTINGS.drift)
-    assert not tests.scores.armed[-1]
-    assert np.isinf(armed.score_thresholds(tests)[-1])
+    assert not tests.unit.scores.armed[-1]
+    assert np.isinf(tests.score_thresholds()[-1])
     old = OLD_STATES[ARMED_AT].tests
     assert old is not None
     assert tests.thresholds == old.thresholds
@@ -131,7 +133,7 @@ def test_a_log_goes_on_with_windows_of_now_as_it_would_have_gone_on(at: int) -> 
     assert found.baseline.arrays["calibration_scores"].shape[1] == BEFORE
     assert expected.evidence is not None
     assert found.evidence is not None
-    np.testing.assert_array_equal(found.evidence.scores, expected.evidence.scores)
+    np.testing.assert_array_equal(found.evidence.unit.scores.m, expected.evidence.unit.scores.m)
     assert (found.phase, found.incidents) == (expected.phase, expected.incidents) == ("armed", 1)
     assert found.recent_scores.shape[1] == len(SCORES)
 
@@ -147,7 +149,7 @@ def test_a_lane_half_way_through_learning_gets_the_score_from_then_on() -> None:
     known = np.isfinite(scores[:, COLUMN])
     assert not known[: len(known) // 4].any()
     assert known[-100:].all()
-    assert state.tests.scores.armed[-1]
+    assert state.tests.unit.scores.armed[-1]
     learnt = NEW_STATES[ARMED_AT].baseline
     assert learnt is not None
     np.testing.assert_array_equal(scores[:, :BEFORE], learnt.arrays["calibration_scores"][:, :BEFORE])
@@ -174,12 +176,12 @@ def test_a_state_without_tests_can_be_written_again() -> None:
 
 
 def test_the_path_of_a_story_that_begins_under_an_old_baseline() -> None:
-    state, row = OLD_STATES[-1], len(armed.SCORE_TESTS) - 1
-    point = _point(state, Series((2, row), ()))
+    state, row = OLD_STATES[-1], len(SCORE_TESTS) - 1
+    point = _point(state, Series((("unit", 2), ("unit", row)), ()))
     assert point.log_e["surprise up"] is None
     assert point.log_threshold["surprise up"] is None
     assert point.log_threshold["mahalanobis_sq up"] is not None
-    assert _point(NEW_STATES[-1], Series((row,), ())).log_threshold["surprise up"] is not None
+    assert _point(NEW_STATES[-1], Series((("unit", row),), ())).log_threshold["surprise up"] is not None
 
 
 def surprising(by: Callable[[np.ndarray], np.ndarray]) -> list[Window]:

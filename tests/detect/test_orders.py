@@ -75,7 +75,7 @@ def test_resolve_ends_the_open_incident_and_its_evidence(critical: Driver) -> No
     assert alert.at_ms == marker(critical).version  # when it was asked for
     assert result.state.incident is None
     assert result.state.evidence is not None
-    assert not any(of.m.any() for of in result.state.evidence.rates.values())
+    assert not any(of.m.any() for of in result.state.evidence.unit.features.values())
     assert result.state.phase == "armed"
     again = resolve(result.state, marker(critical), Position(partition=0, offset=10**6))
     assert again.alerts == ()

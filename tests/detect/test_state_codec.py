@@ -55,7 +55,7 @@ def test_types_and_dtypes_survive() -> None:
     assert after.health_now.sums == before.health_now.sums  # decayed counts are floats
     assert after.tests is not None
     assert before.tests is not None
-    np.testing.assert_array_equal(after.tests.rates["up"].log_norm, before.tests.rates["up"].log_norm)
+    np.testing.assert_array_equal(after.tests.unit.features["rate up"].p, before.tests.unit.features["rate up"].p)
 
 
 def test_a_state_of_a_version_that_knew_no_orders_is_read() -> None:

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from stream_interp.detect import armed as armed_tests
 from stream_interp.detect.alerts import incident_id
-from stream_interp.detect.armed import ScoreCrossing
+from stream_interp.detect.armed import Tick, coverage, features
+from stream_interp.detect.armed.features import RATES
+from stream_interp.detect.armed.scores import SCORE_TESTS, ScorePeaks
 from stream_interp.detect.incident import Crossings, crossings, opened_or_joined
 from stream_interp.detect.orders import apply_baseline
 from stream_interp.detect.step import go_blind, new_lane, step
 from stream_interp.detect.view import status_of
 from stream_interp.drift import esr, recovery
-from stream_interp.drift.intervals import clopper_pearson
 from stream_interp.encode.requests import Request
 from stream_interp.records.alert import Position
 from stream_interp.records.control import make_control
@@ -153,7 +153,7 @@ def test_decisions_are_a_function_of_the_log(armed: Driver) -> None:
         state, alerts = result.state, [*alerts, *result.alerts]
     assert [a.event_id for a in alerts] == [a.event_id for r in driver.results for a in r.alerts]
     assert alerts == [a for r in driver.results for a in r.alerts]
-    np.testing.assert_array_equal(state.evidence.scores, driver.state.evidence.scores)  # type: ignore[union-attr]
+    np.testing.assert_array_equal(state.evidence.unit.scores.m, driver.state.evidence.unit.scores.m)  # type: ignore[union-attr]
     assert len({a.event_id for a in alerts}) == len(alerts) > 0
 
 
@@ -243,14 +243,14 @@ def test_scores_that_are_missing_are_no_evidence_of_recovery(armed: Driver) -> N
     driver, rng = copy_of(armed), np.random.default_rng(20)
     driver.feed(requests(rng, 60, shift=1.0))
     assert driver.state.incident is not None
-    before = driver.state.incident.scores
+    before = driver.state.incident.listed["unit/scores"]
     for window in windows(requests(rng, 800), driver.shape, 8, driver.offset):
         arrays = {**window.arrays, "request_scores": np.full_like(window.arrays["request_scores"], np.nan)}
         position = Position(partition=0, offset=window.header.cut.b - 1)
         result = step(driver.state, Window(window.header, arrays), position, window.header.closed_at_ms)
         driver.state = result.state
         assert all(alert.transition != "resolved" for alert in result.alerts)
-    after = driver.state.incident.scores
+    after = driver.state.incident.listed["unit/scores"]
     assert (after.e.mean(axis=0) < recovery.RECOVERING).all()
     assert len(before.index)
     status = status_of(driver.state, 0, 0)
@@ -262,22 +262,25 @@ def test_health_that_crosses_in_an_open_incident_makes_it_critical(armed: Driver
     tests, evidence = armed.state.tests, armed.state.evidence
     assert tests is not None
     assert evidence is not None
-    a_weeks = armed_tests.score_thresholds(tests)
+    a_weeks, d_sae = tests.score_thresholds(), tests.d_sae
 
     def crossed(*rows: int) -> Crossings:
         peak = np.zeros(len(a_weeks))
         peak[list(rows)] = 2 * a_weeks[list(rows)]
-        cells = np.broadcast_to((peak >= a_weeks)[:, None], tests.scores.thresholds.shape)
-        return crossings(tests, evidence, ScoreCrossing(evidence, peak, cells * peak[:, None], (peak > 0).astype(int)))
+        cells = np.broadcast_to((peak >= a_weeks)[:, None], tests.unit.scores.thresholds.shape)
+        peaks = ScorePeaks(peak, cells * peak[:, None], (peak > 0).astype(int))
+        silent = {("unit", kind): np.zeros(d_sae) for kind in tests.unit.features}
+        return crossings(tests, Tick(evidence, silent, {}, {"unit": peaks}))
 
-    window, health = armed.windows[-1], [i for i, t in enumerate(armed_tests.SCORE_TESTS) if t.group == "health"]
-    first = opened_or_joined(None, crossed(*health[1:3]), tests, evidence, 10, 0, window, 1)
+    window, health = armed.windows[-1], [i for i, t in enumerate(SCORE_TESTS) if t.group == "health"]
+    at = Position(partition=0, offset=7)
+    first = opened_or_joined(None, crossed(*health[1:3]), tests, 10, 0, window, at, 1)
     assert first is not None
     assert first.severity == "warning"  # one group, and nothing was open before
-    again = opened_or_joined(first, crossed(*health[1:3]), tests, evidence, 18, 0, window, 1)
+    again = opened_or_joined(first, crossed(*health[1:3]), tests, 18, 0, window, at, 1)
     assert again is not None
     assert again.severity == "warning"  # nothing new
-    later = opened_or_joined(again, crossed(health[0]), tests, evidence, 26, 0, window, 1)
+    later = opened_or_joined(again, crossed(health[0]), tests, 26, 0, window, at, 1)
     assert later is not None
     assert later.severity == "critical"
 
@@ -302,7 +305,7 @@ def test_time_passes_in_windows_without_a_counted_request(armed: Driver) -> None
     start = driver.state
     driver.feed(requests(np.random.default_rng(22), 40, tokens=1))
     assert driver.state.weeks > start.weeks
-    earned = driver.state.evidence.scores - start.evidence.scores  # type: ignore[union-attr]
+    earned = driver.state.evidence.unit.scores.m - start.evidence.unit.scores.m  # type: ignore[union-attr]
     np.testing.assert_allclose(earned, driver.state.weeks - start.weeks)
 
 
@@ -328,17 +331,16 @@ def test_a_lane_whose_tokens_are_all_massive_keeps_its_other_tests() -> None:
 def test_a_feature_said_to_be_covered_is_seen_at_the_ratio_that_is_said(fired: int) -> None:
     """In most of 100 runs within `sla_requests`, whichever direction the ratio is of."""
     settings, n, runs, rng = DriftSettings(clock="requests"), 1_200, 100, np.random.default_rng(fired)
-    low, high = clopper_pearson(np.full(runs, fired), n, 1e-7)
-    tests = [armed_tests._rate_tests("up", high * 1.2), armed_tests._rate_tests("down", low / 1.2)]
+    tests = [features.build(kind, n, np.full(runs, fired), None, 1e-7, settings) for kind in RATES]
     rate, a_weeks = np.full(runs, fired / n), 9_000.0
-    ratio = armed_tests._detectable_ratio(rate, tests[0], tests[1], a_weeks, settings)[0]
+    ratio = coverage.detectable_ratio(rate, tests[0], tests[1], a_weeks, settings)[0]
     seen = np.zeros(runs, bool)
     for direction, now in zip(tests, (rate * ratio, rate / ratio), strict=True):
         m = np.zeros((len(esr.ODDS_RATIOS), runs))
         for _ in range(settings.sla_requests if direction.armed[0] and np.isfinite(ratio) else 0):
             hit = np.flatnonzero(rng.random(runs) < now)
             week = 1 / settings.requests_per_week
-            m = esr.update(m, week, 1, direction.p, direction.direction, hit, np.ones(len(hit)))
+            m = esr.update(m, week, 1, direction.p, direction.kind.direction, hit, np.ones(len(hit)))
             seen |= esr.value(m) >= a_weeks
     assert np.isinf(ratio) or seen.mean() > 0.5
 
@@ -355,9 +357,9 @@ def test_without_a_reconstruction_error_the_other_tests_stand() -> None:
     tests = driver.state.tests
     assert driver.state.phase == "armed"
     assert tests is not None
-    assert tests.rates["up"].armed.any()
-    assert "error_share" not in tests.medians
-    assert "l0" in tests.medians
+    assert tests.unit.features["rate up"].armed.any()
+    assert "error_share" not in tests.unit.medians
+    assert "l0" in tests.unit.medians
     assert driver.feed(requests(np.random.default_rng(3), 1_000)) == []
     assert "opened" in driver.feed(requests(np.random.default_rng(4), 400, shift=2.0))
     status = read_json(encode_status(status_of(driver.state, 0, 0)).value, Status)

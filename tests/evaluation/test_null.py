@@ -25,7 +25,8 @@ def simulated(n: int, seed: int, scores: int = 6) -> Requests:
     rng = np.random.default_rng(seed)
     request, feature = np.nonzero(rng.random((n, len(RATES))) < RATES)
     bounds = np.searchsorted(request, np.arange(n + 1))
-    return Requests(bounds, feature, rng.standard_normal((n, scores)).astype(np.float32))
+    magnitude, normal = rng.uniform(0.2, 0.6, len(feature)), rng.standard_normal((n, scores))
+    return Requests(bounds, feature, magnitude, normal.astype(np.float32))
 
 
 def detector() -> Detector:
@@ -35,6 +36,7 @@ def detector() -> Detector:
     )  # fmt: skip
     arrays = {
         "requests_fired": np.round(RATES * BASELINE).astype(np.int64),
+        "mag_sum": RATES * BASELINE * 0.4,
         "calibration_scores": simulated(2_000, seed=1).scores,
     }
     return Detector(armed.build(header, arrays, SETTINGS), SETTINGS.requests_per_week, window=4)

@@ -9,7 +9,8 @@ import pytest
 
 from stream_interp import offline
 from stream_interp.capture.files import read_activation_file
-from stream_interp.detect.armed import DIRECTIONS, expected_delay
+from stream_interp.detect.armed import features
+from stream_interp.detect.armed.coverage import expected_delay
 from stream_interp.encode.requests import shape_of
 from stream_interp.evaluation import planted
 from stream_interp.evaluation.alarms import Detector, alarms
@@ -94,9 +95,13 @@ def test_a_covered_feature_is_expected_to_be_seen_in_time(tmp_path: Path) -> Non
     state = learn(tmp_path).state
     assert state.tests is not None
     assert state.baseline is not None
-    said, requests = state.tests.detectable_ratio, state.baseline.header.requests
+    said, rate = state.tests.detectable_ratio, np.maximum(state.tests.rate_baseline, 0.5 / state.tests.unit.requests)
     for ratio in np.unique(said[np.isfinite(said)]):
-        delays = [expected_delay(state.tests, d, float(ratio), requests, DRIFT) for d in DIRECTIONS]
+        tests, a_weeks = (
+            [state.tests.unit.features[str(kind)] for kind in features.RATES],
+            state.tests.a_weeks("features"),
+        )
+        delays = [expected_delay(of, rate, float(ratio), a_weeks, DRIFT) for of in tests]
         in_time = np.minimum(*delays) <= DRIFT.sla_requests
         assert in_time[said <= ratio].all()
         assert not in_time[said > ratio].any()

@@ -1,0 +1,188 @@
+"""Does each feature fire as often, and as strongly, as in the baseline? One mixture e-SR a feature, measure, direction.
+
+    rate                  requests in which the feature fired, of all requests
+    magnitude             Σ of the requests' capped maxima, of all requests
+    magnitude_when_fired  the same, of the requests in which the feature fired
+
+All three are means of values in [0, 1], one a request, which is all that `drift.esr` asks of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_interp.drift import esr
+from stream_interp.drift.esr import Direction, Floats
+from stream_interp.drift.intervals import bounded_mean, clopper_pearson
+from stream_interp.records.alert import Group, Measure
+from stream_interp.records.arrays import Arrays
+from stream_interp.settings import DriftSettings
+
+HIGHEST_TESTED = 0.95  # an up-test whose null touches 1 can never alarm
+MIN_FIRINGS = 10  # in the baseline; a feature with fewer is tested for firing more often, and for nothing else
+MAGNITUDE_RATIOS: Floats = np.geomspace(1.3, 8.0, 4)  # of the odds; a mean magnitude of 0.3 has little room above it
+DIRECTIONS: tuple[Direction, ...] = ("up", "down")
+MAGNITUDES: tuple[Measure, ...] = ("magnitude", "magnitude_when_fired")
+_CUSUM = 1  # the mixture component whose CUSUM dates a change: odds ratio 2.6
+
+
+class Kind(NamedTuple):
+    """What is measured, and which change of it is looked for."""
+
+    measure: Measure
+    direction: Direction
+
+    def __str__(self) -> str:
+        """As states and incidents name it."""
+        return f"{self.measure} {self.direction}"
+
+    @property
+    def group(self) -> Group:
+        """Whose share of the budget its tests have."""
+        return "features" if self.measure == "rate" else "magnitude"
+
+    @property
+    def ratios(self) -> Floats:
+        """[C] odds ratios of the mixture."""
+        return esr.ODDS_RATIOS if self.measure == "rate" else MAGNITUDE_RATIOS
+
+
+RATES = tuple(Kind("rate", direction) for direction in DIRECTIONS)
+KINDS = (*RATES, *(Kind(measure, direction) for measure in MAGNITUDES for direction in DIRECTIONS))
+
+
+@dataclass(frozen=True)
+class FeatureTests:
+    """The tests of one kind, of all features.
+
+    Attributes:
+        p: [d_sae] float32 boundary of the interval null, rounded outwards; +inf (up) or −inf (down) where unarmed, so
+            that L = 0.
+        silent: [d_sae] float32 log evidence that one request without the feature takes from the CUSUM; of magnitudes
+            none, [0].
+    """
+
+    kind: Kind
+    p: NDArray[np.float32]
+    silent: NDArray[np.float32]
+
+    @property
+    def armed(self) -> NDArray[np.bool_]:
+        """[d_sae]: which features have the test."""
+        return np.isfinite(self.p)
+
+
+@dataclass(frozen=True)
+class FeatureEvidence:
+    """What moves for the tests of one kind. Of magnitudes there is no CUSUM: the bytes are not worth it.
+
+    Attributes:
+        m: [C, d_sae] e-SR components, weeks.
+        n_since: [d_sae] int32 requests since the change, if there is one: of rates since the CUSUM last touched 0, of
+            magnitudes since the statistic was last no more than the time of its window.
+        cusum: [d_sae] log CUSUM of one component; [0] of magnitudes.
+        x_since: [d_sae] int32 requests that fired among `n_since`; [0] of magnitudes.
+    """
+
+    m: Floats
+    n_since: NDArray[np.int32]
+    cusum: Floats
+    x_since: NDArray[np.int32]
+
+
+class Seen(NamedTuple):
+    """What a window says of the features of a stratum: [f] of those that fired in any of its n requests."""
+
+    n: int
+    ids: NDArray[np.int64]
+    fired: Floats
+    mag: Floats
+
+
+def seen_in(n: int, arrays: Arrays) -> Seen:
+    """The features that fired in a request's unit; a window lists those, too, that fired later alone."""
+    some = arrays["requests_fired"] > 0
+    ids, fired = arrays["feature_ids"][some].astype(np.int64), arrays["requests_fired"][some].astype(np.float64)
+    return Seen(n, ids, fired, np.minimum(arrays["mag_sum"][some], fired))
+
+
+def counts(kind: Kind, seen: Seen, index: NDArray[np.int64], d_sae: int) -> tuple[float | Floats, Floats]:
+    """n and Σx of the features `index` [m] in a window: of how many requests, and what they add up to."""
+    dense = np.zeros((2, d_sae))
+    dense[:, seen.ids] = seen.fired, seen.mag
+    fired, mag = dense[:, index]
+    if kind.measure == "rate":
+        return seen.n, fired
+    return (seen.n if kind.measure == "magnitude" else fired), mag
+
+
+def build(
+    kind: Kind, n: int, fired: NDArray[np.int64], mag: Floats | None, alpha: float, drift: DriftSettings
+) -> FeatureTests:
+    """Tests against a baseline of n requests; alpha for each bound of each interval."""
+    covered = fired >= MIN_FIRINGS
+    if kind.measure == "rate":
+        low, high = clopper_pearson(fired, n, alpha)
+        if kind.direction == "up":
+            covered = np.full(len(fired), True)
+        low = np.where(low / drift.tolerance > 1 / drift.sla_requests, low, 0.0)  # silence would take too long to tell
+    else:
+        assert mag is not None
+        of = np.full(len(fired), float(n)) if kind.measure == "magnitude" else fired.astype(np.float64)
+        low, high = bounded_mean(mag, of, alpha)
+    if kind.direction == "up":
+        p = np.nextafter((high * drift.tolerance).astype(np.float32), np.float32(2))
+        p = np.where(covered & (p < HIGHEST_TESTED), p, np.float32(np.inf))
+    else:
+        p = np.nextafter((low / drift.tolerance).astype(np.float32), np.float32(-1))
+        p = np.where(covered & (p > 0), p, np.float32(-np.inf))
+    silent = np.zeros(0, np.float32)
+    if kind.measure == "rate":
+        ratio = esr.ODDS_RATIOS[_CUSUM : _CUSUM + 1]
+        placeholder = np.where(np.isfinite(p), p, 0.5).astype(np.float64)
+        silent = esr.log_normaliser(placeholder, kind.direction, ratio)[0].astype(np.float32)
+    return FeatureTests(kind, p, silent)
+
+
+def initial(tests: FeatureTests) -> FeatureEvidence:
+    """Of tests that have seen nothing."""
+    d_sae = len(tests.p)
+    since = np.zeros(d_sae, np.int32)
+    of_cusum = d_sae if tests.kind.measure == "rate" else 0
+    return FeatureEvidence(
+        np.zeros((len(tests.kind.ratios), d_sae)), since, np.zeros(of_cusum), np.zeros(of_cusum, np.int32)
+    )
+
+
+def tick(tests: FeatureTests, before: FeatureEvidence, seen: Seen, w: float) -> tuple[FeatureEvidence, Floats]:
+    """One window of w weeks; and the statistic of each test after it, [d_sae] weeks, 0 where unarmed."""
+    m = _components(tests, before.m, seen, w)
+    value = np.where(tests.armed, esr.value(m), 0.0)
+    n_since = before.n_since + np.int32(seen.n)
+    if tests.kind.measure != "rate":
+        n_since[value <= w] = 0
+        return FeatureEvidence(m, n_since, before.cusum, before.x_since), value
+    cusum, x_since = before.cusum - seen.n * tests.silent.astype(np.float64), before.x_since.copy()
+    cusum[seen.ids] += esr.log_odds(tests.kind.direction)[_CUSUM] * seen.fired
+    x_since[seen.ids] += seen.fired.astype(np.int32)
+    over = cusum <= 0
+    cusum[over], n_since[over], x_since[over] = 0.0, 0, 0
+    return FeatureEvidence(m, n_since, cusum, x_since), value
+
+
+def _components(tests: FeatureTests, m: Floats, seen: Seen, w: float) -> Floats:
+    direction, ratios = tests.kind.direction, tests.kind.ratios
+    if tests.kind.measure == "rate":
+        return esr.update(m, w, seen.n, tests.p, direction, seen.ids, seen.fired, ratios)
+    if tests.kind.measure == "magnitude":
+        some = seen.mag > 0
+        return esr.update(m, w, seen.n, tests.p, direction, seen.ids[some], seen.mag[some], ratios)
+    after = m + w  # where a feature did not fire there is nothing to say of how strongly
+    every = np.arange(len(seen.ids))
+    of_fired = esr.update(m[:, seen.ids], w, seen.fired, tests.p[seen.ids], direction, every, seen.mag, ratios)
+    after[:, seen.ids] = of_fired
+    return np.minimum(after, esr.CEILING, out=after)
