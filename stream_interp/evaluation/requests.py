@@ -82,8 +82,8 @@ def multiplied(
 ) -> Requests:
     """The rates of some features times `ratio`: firings are left out at random, or drawn where there were none.
 
-    Scores stay as they are: only the feature tests can see this. A drawn firing is as strong as the feature's others are
-    in the mean.
+    Scores stay as they are: only the feature tests can see this. A drawn firing is as strong as the others of its
+    feature are in the mean.
 
     Args:
         requests: n of them.
