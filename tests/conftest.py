@@ -1,7 +1,8 @@
 """Real servers for integration tests: given by address, else the embedded pair, one for the whole run.
 
 `STREAM_INTERP_TEST_BOOTSTRAP` and `STREAM_INTERP_TEST_REDIS_URL` name running servers. Where the embedded ones cannot
-start, tests that need them are skipped with the reason, in CI (`CI=true`) they fail.
+start, tests that need them are skipped with the reason, in CI (`CI=true`) they fail. `STREAM_INTERP_FULL=1` runs the
+full forms of statistical tests, too.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ Server = TypeVar("Server", EmbeddedKafka, EmbeddedValkey)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whoever asks for a server is an integration test; these run after all others, in their own order."""
     for item in items:
+        if item.get_closest_marker("full") and os.environ.get("STREAM_INTERP_FULL") != "1":
+            item.add_marker(pytest.mark.skip("full form: STREAM_INTERP_FULL=1 runs it"))
         if SERVER_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.integration)
     items.sort(key=lambda item: item.get_closest_marker("integration") is not None)
