@@ -21,6 +21,7 @@ from stream_interp.detect.listed import (
     seen_now,
 )
 from stream_interp.drift import recovery
+from stream_interp.drift.ebh import e_d_bh
 from stream_interp.drift.esr import Floats
 from stream_interp.records.alert import Group, Position
 from stream_interp.records.window import SCORES, UNIT, Window, stratum_of, widened
@@ -154,7 +155,7 @@ def _joined(
 ) -> dict[str, Listed]:
     """With the tests that crossed, and the window in what is said of "now"."""
     joined, first = dict(listed), request - window.header.requests
-    crossed = {of: index for of, index in _with_makers(found, tests).items() if len(index) or str(of) in listed}
+    crossed = {of: index for of, index in _named(found, tests).items() if len(index) or str(of) in listed}
     for of, index in crossed.items():
         values, own = found.tick.features[of], joined.get(str(of), nothing_listed())
         alone = np.ones((len(values), 1), bool)  # a feature has one cell
@@ -169,15 +170,36 @@ def _joined(
     return joined
 
 
-def _with_makers(found: Crossings, tests: Tests) -> dict[Of, NDArray[np.int64]]:
-    """Per kind the features that crossed, and those that make up a mean that crossed: somebody must be named."""
-    crossed = dict(found.features)
+def _named(found: Crossings, tests: Tests) -> dict[Of, NDArray[np.int64]]:
+    """Per kind the features to list: those that e-d-BH names, and those that make up a mean that crossed.
+
+    What opens an incident is e-d-Bonferroni, M ≥ A = K/α with α the group's alarms a week; beside it e-d-BH at the same
+    α names more features, of which the false share stays below α·weeks in expectation.
+    """
+    crossed = _declared(found, tests)
     for kind in RATES:
         of = Of(UNIT, str(kind))
         for row in found.means.get(kind.direction, ()):
             made = means.makers(tests.means[kind.direction], int(row), found.tick.features[of])
             crossed[of] = np.union1d(crossed[of], made)
     return crossed
+
+
+def _declared(found: Crossings, tests: Tests) -> dict[Of, NDArray[np.int64]]:
+    """By tests, what e-d-BH names over all tests of a group together."""
+    named = dict[Of, NDArray[np.int64]]()
+    for group in ("features", "magnitude"):
+        of_group = [of for of in found.features if tests.strata[of.stratum].features[of.kind].kind.group == group]
+        armed = [np.flatnonzero(tests.strata[of.stratum].features[of.kind].armed) for of in of_group]
+        values = [found.tick.features[of][index] for of, index in zip(of_group, armed, strict=True)]
+        ends = np.cumsum([len(index) for index in armed])
+        all_values = np.concatenate([np.zeros(0), *values])
+        declared = e_d_bh(all_values, max(len(all_values), 1) / tests.a_weeks(group))
+        bounds = np.searchsorted(declared, [0, *ends])
+        for k, (of, index) in enumerate(zip(of_group, armed, strict=True)):
+            start = int(ends[k]) - len(index)
+            named[of] = index[declared[bounds[k] : bounds[k + 1]] - start]
+    return named
 
 
 def _first_score_request(found: Crossings, first: int) -> int:
@@ -194,7 +216,7 @@ def _change_estimate(tests: Tests, found: Crossings, request: int) -> int:
         rows = found.scores[UNIT]
         return request - int(cells[rows[np.argmax(found.tick.scores[UNIT].peak[rows])]].max())
     since = [_lane_requests(tests, of.stratum, evidence.strata[of.stratum].features[of.kind].n_since[index])
-             for of, index in _with_makers(found, tests).items()]  # fmt: skip
+             for of, index in _named(found, tests).items()]  # fmt: skip
     for stratum, rows in found.scores.items():
         cells = evidence.strata[stratum].scores.n_since.reshape(tests.strata[stratum].scores.thresholds.shape)
         since.append(_lane_requests(tests, stratum, cells[rows].max(axis=1, initial=0)))

@@ -7,7 +7,7 @@ For M_i with E[M_i at τ] ≤ E[τ] under the null of stream i, at every stoppin
     e-d-Bonferroni:  all with M_i ≥ K/α;                              false ones:      E[number at τ] ≤ α·E[τ]
 
 whatever the dependence between streams. This is error over patience, no control of the FDR for ever: no rule that ever
-errs has that. It also holds for the union of all sets so far (a latch): a null stream named first at s with k*(s) others
+errs has that. It also holds for the union of all sets so far (a latch): a null stream named first at s with k*(s) more
 has 1 ≤ α·k*(s)·M(s)/K, and k*(s) is at most the size of the union, so that FDP ≤ α/K·Σ M_i(min(s_i, τ)) over null
 streams. A stream that starts afresh when it is named keeps both. Source: arXiv 2501.04130; the latch is ours.
 """
@@ -28,7 +28,7 @@ def e_d_bh(values: Floats, alpha: float) -> NDArray[np.intp]:
         alpha: > 0, expected false share a week.
     """
     streams = len(values)
-    able = np.flatnonzero(streams * values >= streams / alpha)  # k ≤ K: nothing below can be named; few are left to sort
+    able = np.flatnonzero(streams * values >= streams / alpha)  # k ≤ K: none below can be named
     falling = able[np.argsort(-values[able])]
     enough = np.arange(1, len(falling) + 1) * values[falling] >= streams / alpha
     return np.sort(falling[: enough.nonzero()[0].max(initial=-1) + 1])

@@ -97,11 +97,8 @@ def test_a_covered_feature_is_expected_to_be_seen_in_time(tmp_path: Path) -> Non
     assert state.baseline is not None
     said, rate = state.tests.detectable_ratio, np.maximum(state.tests.rate_baseline, 0.5 / state.tests.unit.requests)
     for ratio in np.unique(said[np.isfinite(said)]):
-        tests, a_weeks = (
-            [state.tests.unit.features[str(kind)] for kind in features.RATES],
-            state.tests.a_weeks("features"),
-        )
-        delays = [expected_delay(of, rate, float(ratio), a_weeks, DRIFT) for of in tests]
+        tests = [state.tests.unit.features[str(kind)] for kind in features.RATES]
+        delays = [expected_delay(of, rate, float(ratio), state.tests.a_weeks("features"), DRIFT) for of in tests]
         in_time = np.minimum(*delays) <= DRIFT.sla_requests
         assert in_time[said <= ratio].all()
         assert not in_time[said > ratio].any()

@@ -1,8 +1,9 @@
 """Weak shifts of many features at once: arithmetic means of the rate tests' statistics.
 
 Under the null each M has E[M_τ] ≤ E[time], hence so has the mean of any of them, whatever their dependence: it is an
-e-detector again, and a dense small drift shows in it before it shows in any feature. Clusters are features of about the
-same baseline rate, one decade each: DETECT knows nothing else of them that was frozen before the test.
+e-detector again. A small drift of many features that move together shows in it before it shows in any of them; of
+independent ones the largest M makes up most of the sum, and their own tests are as fast. Clusters are features of about
+the same baseline rate, one decade each: DETECT knows nothing else of them that was frozen before the test.
 """
 
 from __future__ import annotations
