@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stream_interp.detect import armed
-from stream_interp.detect.armed import Tests, means
+from stream_interp.detect.armed import means
 from stream_interp.detect.armed.features import KINDS, Kind, Seen, seen_in
 from stream_interp.detect.incident import Of, _declared, _named, crossings
 from stream_interp.drift import budget
@@ -66,7 +66,7 @@ def until_crossed(rate: Floats, strength: Floats, seed: int, at_most: int = 600)
     return None
 
 
-def crossed(tests: Tests, tick: armed.Tick) -> set[str]:
+def crossed(tests: armed.Tests, tick: armed.Tick) -> set[str]:
     return {of.kind for of, index in crossings(tests, tick).features.items() if len(index)}
 
 
