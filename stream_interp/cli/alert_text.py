@@ -5,8 +5,7 @@ from __future__ import annotations
 import shlex
 
 from stream_interp.cli.finding import cut, lane_name
-from stream_interp.kafka.story import ENDS
-from stream_interp.records.alert import Alert, AlertState, FeatureDrift, Said, ScoreDrift
+from stream_interp.records.alert import ENDS, Alert, AlertState, FeatureDrift, Said, ScoreDrift
 from stream_interp.records.annotation import Annotation
 from stream_interp.records.envelope import rfc3339
 
@@ -16,7 +15,7 @@ LIST_COLUMNS = ["incident", "now", "severity", "cause", "lane_id", "lane", "feat
 FEATURE_COLUMNS = ["feature", "label", "direction", "rate before", "rate now", "log e", "threshold", "request"]
 SCORE_COLUMNS = ["score", "direction", "group", "median before", "median now", "log e", "threshold", "request"]
 STORY_COLUMNS = ["at", "what", "severity", "request", "detail"]
-_LANE_STATES = ("blind", "integrity_error")
+_LANE_STATES = ("blind", "integrity_error", "noted")
 
 
 def line(event: Alert | Annotation) -> str:
@@ -36,6 +35,7 @@ def line(event: Alert | Annotation) -> str:
         parts.append("scores: " + " ".join(f"{cut(score.score)} {score.direction}" for score in event.scores))
     if not event.explanations_reliable:
         parts.append("explanations unreliable")
+    parts += [str(shift) for shift in event.traffic]
     if event.note:
         parts.append(cut(event.note, REASON_CHARS))
     return " | ".join(parts)
@@ -76,6 +76,7 @@ def headline(state: AlertState, now_ms: int) -> list[str]:
         lines.append(
             "explanations are unreliable: the SAE itself is unhealthy on this lane, do not trust feature names"
         )
+    lines += [str(shift) for shift in state.traffic]
     if state.note:
         lines.append(cut(state.note, REASON_CHARS + 100))
     lines += [f"acknowledged by {text}" for text in [said(state.ack, now_ms)] if text and is_open]

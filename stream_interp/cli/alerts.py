@@ -31,9 +31,9 @@ from stream_interp.cli.options import BootstrapOption, ConfigOption, JsonOption,
 from stream_interp.cli.output import emit_json, emit_table, emit_text, notice
 from stream_interp.kafka.client import require_kafka
 from stream_interp.kafka.latest import read_latest
-from stream_interp.kafka.story import ENDS, read_lane_events, story_of
+from stream_interp.kafka.story import read_lane_events, story_of
 from stream_interp.kafka.subscribe import TOPIC, EventSubscriber
-from stream_interp.records.alert import Alert, AlertState
+from stream_interp.records.alert import ENDS, Alert, AlertState
 from stream_interp.records.annotation import Annotation
 
 STATE_TOPIC = "interp.alert-state"

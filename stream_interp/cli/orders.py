@@ -24,8 +24,7 @@ from stream_interp.cli.output import emit_json, emit_text, notice
 from stream_interp.errors import UsageError
 from stream_interp.kafka.client import require_kafka
 from stream_interp.kafka.latest import read_latest
-from stream_interp.kafka.story import ENDS
-from stream_interp.records.alert import AlertState
+from stream_interp.records.alert import ENDS, AlertState
 from stream_interp.records.annotation import MAX_BLIND_SILENCE_MS, MAX_SILENCE_MS
 from stream_interp.records.control import Versioned, read_order
 from stream_interp.records.envelope import rfc3339

@@ -8,13 +8,15 @@ from numpy.typing import NDArray
 from stream_interp.detect.armed import StratumTests
 from stream_interp.detect.armed.features import RATES, FeatureEvidence, Kind
 from stream_interp.detect.armed.scores import SCORE_TESTS, median
+from stream_interp.detect.armed.traffic import shifts
 from stream_interp.detect.incident import Incident, Of, parse
 from stream_interp.detect.listed import SCORES_KIND, Listed
 from stream_interp.detect.state import LaneState
-from stream_interp.records.alert import Alert, FeatureDrift, ScoreDrift, Severity, Transition, event_id
+from stream_interp.records.alert import Alert, FeatureDrift, ScoreDrift, Severity, TrafficShift, Transition, event_id
 from stream_interp.records.lane import Lane, digest
 from stream_interp.records.window import SCORES
 
+TRAFFIC_MIX = "traffic_mix"
 TOP_FEATURES = 20  # listed in alerts and status; the incident itself keeps all
 
 
@@ -149,6 +151,13 @@ def incident_alert(
     )
 
 
+def traffic_shifts(state: LaneState) -> list[TrafficShift]:
+    """What an open `traffic_mix` is about; empty where there is none."""
+    if state.tests is None or state.evidence is None:
+        return []
+    return shifts(state.tests.traffic, state.evidence.traffic, state.traffic_note)
+
+
 def lane_alert(state: LaneState, transition: Transition, severity: Severity, at_ms: int, cause: str) -> Alert:
     """A transition of the lane itself, outside any incident."""
     return Alert(
@@ -156,4 +165,5 @@ def lane_alert(state: LaneState, transition: Transition, severity: Severity, at_
         incident_id=digest(state.lane.lane_id, "lane", cause)[:16], transition=transition, severity=severity,
         status={"blind": "blind", "integrity_error": "integrity_error"}.get(transition, "ok"), cause_hint=cause,
         request=state.requests, at_ms=at_ms, position=state.position, runbook=f"{cause}.md",
+        traffic=traffic_shifts(state) if cause == TRAFFIC_MIX else [],
     )  # fmt: skip

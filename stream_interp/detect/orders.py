@@ -9,12 +9,11 @@ from dataclasses import replace
 
 from msgspec import structs
 
-from stream_interp.detect.alerts import incident_alert, incident_id, lane_alert
-from stream_interp.detect.armed import no_evidence
+from stream_interp.detect.alerts import TRAFFIC_MIX, incident_alert, incident_id, lane_alert
 from stream_interp.detect.incident import Incident
 from stream_interp.detect.state import Baseline, DetectSettings, LaneState, no_scores
-from stream_interp.detect.step import NOT_STATIONARY, StepResult, arm, sound_again
-from stream_interp.records.alert import Alert, Position
+from stream_interp.detect.step import NOT_STATIONARY, StepResult, arm, renewed, sound_again
+from stream_interp.records.alert import ENDS, Alert, Position
 from stream_interp.records.control import Marker, Versioned, read_baseline
 from stream_interp.settings import DriftSettings
 
@@ -41,7 +40,7 @@ def resolve(state: LaneState, marker: Marker, position: Position) -> StepResult:
         return StepResult(after)
     note = f"resolved by {marker.author or 'unknown'} (as claimed): {marker.reason}"
     alert = _ended(after, state.incident, note, marker.version)
-    return StepResult(replace(after, incident=None, evidence=no_evidence(state.tests)), (alert,))
+    return StepResult(replace(after, incident=None, evidence=renewed(state)), (alert,))
 
 
 def relearn(state: LaneState, marker: Marker, position: Position) -> StepResult:
@@ -83,13 +82,16 @@ def open_incident_id(state: LaneState) -> str:
 
 
 def _all_ended(state: LaneState, note: str, version: int) -> tuple[LaneState, tuple[Alert, ...]]:
-    """The fault, the refusal and the incident of a lane that begins anew."""
+    """The fault, the refusal, the incident and the note of a lane that begins anew."""
     at_ms = max(state.closed_at_ms, version)
     after, alerts = sound_again(state, at_ms)
     if after.phase == "refused":
         alerts = (*alerts, lane_alert(after, "integrity_restored", "info", at_ms, NOT_STATIONARY))
     if after.incident is not None:
         alerts = (*alerts, _ended(after, after.incident, note, version))
+    if after.traffic_note is not None:
+        after = replace(after, traffic_note=None)
+        alerts = (*alerts, lane_alert(after, "note_ended", "info", at_ms, TRAFFIC_MIX))
     return after, alerts
 
 
@@ -97,9 +99,6 @@ def _ended(state: LaneState, incident: Incident, note: str, version: int) -> Ale
     """A version is the time of its order: the incident did not end with the window before it."""
     alert = incident_alert(state, incident, "resolved", note=note)
     return structs.replace(alert, at_ms=max(alert.at_ms, version))
-
-
-ENDS = frozenset({"resolved", "seeing", "integrity_restored"})
 
 
 def stories_after(stories: dict[str, Alert], alerts: tuple[Alert, ...]) -> dict[str, Alert]:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from stream_interp.detect import armed, health, learning
-from stream_interp.detect.alerts import incident_alert, lane_alert
+from stream_interp.detect.alerts import TRAFFIC_MIX, incident_alert, lane_alert
+from stream_interp.detect.armed import traffic
 from stream_interp.detect.incident import Incident, crossings, opened_or_joined, recovered_or_not
 from stream_interp.detect.state import RECENT_REQUESTS, Baseline, DetectSettings, LaneState, no_scores
 from stream_interp.records.alert import Alert, Position, Transition
@@ -209,7 +210,7 @@ def arm(state: LaneState, baseline: Baseline) -> LaneState:
     return replace(
         state, phase="armed", learned=None, projector=projector, baseline=baseline, tests=tests,
         evidence=armed.no_evidence(tests), incident=None, requests=0, weeks=0.0, health_now=None,
-        recent_scores=no_scores(), uncounted_since_ms=0,
+        recent_scores=no_scores(), uncounted_since_ms=0, traffic_note=None,
     )  # fmt: skip
 
 
@@ -226,7 +227,24 @@ def _tick(state: LaneState, window: Window, elapsed_ms: int) -> StepResult:
         recent_scores=recent[-RECENT_REQUESTS:], health_now=health.decayed(state.health_now, sums, n),
         opinions=health.second_opinions_after(state.opinions, sums, with_sae),
     )  # fmt: skip
-    return _judge(state, window, tick)
+    state, notes = _note_traffic(state, window)
+    result = _judge(state, window, tick)
+    return replace(result, alerts=(*notes, *result.alerts))
+
+
+def _note_traffic(state: LaneState, window: Window) -> tuple[LaneState, tuple[Alert, ...]]:
+    """Lengths and positions of requests: a note of its own, no incident. When it ends its evidence starts anew."""
+    assert state.tests is not None
+    assert state.evidence is not None
+    was, tests = state.traffic_note, state.tests.traffic
+    now = traffic.noted(tests, state.evidence.traffic, was, window.arrays)
+    after = replace(state, traffic_note=now)
+    if was is not None and now is None:
+        after = replace(after, evidence=replace(state.evidence, traffic=traffic.initial(tests)))
+    if (was is None) == (now is None):
+        return after, ()
+    transition: Transition = "note_ended" if now is None else "noted"
+    return after, (lane_alert(after, transition, "info", state.closed_at_ms, TRAFFIC_MIX),)
 
 
 def _judge(state: LaneState, window: Window, tick: armed.Tick) -> StepResult:
@@ -236,7 +254,7 @@ def _judge(state: LaneState, window: Window, tick: armed.Tick) -> StepResult:
     if was is not None:
         was, recovered = recovered_or_not(was, state.tests, window)
     if was is not None and recovered:
-        resolved = replace(state, incident=None, evidence=armed.no_evidence(state.tests))
+        resolved = replace(state, incident=None, evidence=renewed(state))
         return StepResult(resolved, (incident_alert(state, was, "resolved", window.header.window_id),))
     found = crossings(state.tests, tick)
     now = opened_or_joined(
@@ -247,6 +265,13 @@ def _judge(state: LaneState, window: Window, tick: armed.Tick) -> StepResult:
     if now is None or transition is None:
         return StepResult(state)
     return StepResult(state, (incident_alert(state, now, transition, window.header.window_id),))
+
+
+def renewed(state: LaneState) -> armed.Evidence:
+    """All evidence anew, after an incident; that of the traffic had no part in it."""
+    assert state.tests is not None
+    assert state.evidence is not None
+    return replace(armed.no_evidence(state.tests), traffic=state.evidence.traffic)
 
 
 def _transition(was: Incident | None, now: Incident | None) -> Transition | None:

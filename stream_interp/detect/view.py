@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import structs
 
 from stream_interp.detect import health
-from stream_interp.detect.alerts import cause_hint, feature_drifts, incident_id, score_drifts
+from stream_interp.detect.alerts import cause_hint, feature_drifts, incident_id, score_drifts, traffic_shifts
 from stream_interp.detect.labels import SiteLabels
 from stream_interp.detect.learning import FIT_SHARE
 from stream_interp.detect.operators import Operators
@@ -31,6 +31,7 @@ def status_of(state: LaneState, as_of_ms: int, sequence: int, lag_age_s: float |
         health=health_of(state),
         baseline=_baseline_card(state),
         incident=_incident_card(state),
+        traffic=traffic_shifts(state),
         second_opinions={name: opinion.drifts for name, opinion in state.opinions.items()},
         lag_age_s=lag_age_s,
     )

@@ -11,13 +11,11 @@ from stream_interp.kafka.faults import Faults
 from stream_interp.kafka.partitioner import partition_of
 from stream_interp.kafka.read import end_offsets, read_topic_to_end
 from stream_interp.kafka.subscribe import TOPIC
-from stream_interp.records.alert import Alert
+from stream_interp.records.alert import ENDS, Alert
 from stream_interp.records.annotation import Annotation, decode_event
 from stream_interp.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
-
-ENDS = frozenset({"resolved", "seeing", "integrity_restored"})  # transitions after which nothing is open
 
 
 def read_lane_events(kafka: KafkaSettings, lane_id: str) -> list[Alert | Annotation]:

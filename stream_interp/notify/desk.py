@@ -23,9 +23,9 @@ from stream_interp.notify.flapping import Flaps
 from stream_interp.notify.notification import Kind, Notification
 from stream_interp.notify.silences import Silences
 from stream_interp.notify.sinks.text import one_line
-from stream_interp.notify.story import FIRING, Event, Place, Story
+from stream_interp.notify.story import Event, Place, Story
 from stream_interp.notify.wording import Wording
-from stream_interp.records.alert import Said
+from stream_interp.records.alert import FIRING, Said
 from stream_interp.records.delivery import Delivery
 from stream_interp.settings import NotifySettings
 

@@ -10,12 +10,8 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from stream_interp.notify.flapping import Flaps
-from stream_interp.records.alert import Alert, Said
+from stream_interp.records.alert import BEGINS, FIRING, OF_LANE, Alert, Said
 from stream_interp.records.annotation import Annotation
-
-FIRING = frozenset({"opened", "updated", "escalated", "blind", "integrity_error"})
-BEGINS = frozenset({"opened", "blind", "integrity_error"})
-OF_LANE = frozenset({"blind", "seeing", "integrity_error", "integrity_restored"})  # not of an incident
 
 
 class Place(NamedTuple):

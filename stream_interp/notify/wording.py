@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from stream_interp.notify.notification import Kind, Notification
 from stream_interp.notify.sinks.text import is_web, moment, one_line
-from stream_interp.notify.story import FIRING, Story
-from stream_interp.records.alert import Alert, FeatureDrift, ScoreDrift
+from stream_interp.notify.story import Story
+from stream_interp.records.alert import FIRING, Alert, FeatureDrift, ScoreDrift
 from stream_interp.records.lane import Lane, digest
 
 NAME_CHARACTERS = 80
@@ -29,6 +29,8 @@ _WHAT = {
     "seeing": "windows arrive again",
     "integrity_error": "integrity error",
     "integrity_restored": "integrity restored",
+    "noted": "noted",
+    "note_ended": "no longer so",
 }
 _WHAT_OF_WINDOWS = {"blind": "blind: requests are not judged", "seeing": "requests are judged again"}  # they do come
 _MEANS = {
@@ -191,6 +193,7 @@ def _moved(alert: Alert) -> list[str]:
         lines.append(f"{alert.features_drifted} {plural} drifted, share of requests that fire: {listed}")
     if alert.scores:
         lines.append("scores of requests, median: " + "; ".join(map(_score, alert.scores[:LISTED])))
+    lines += map(str, alert.traffic[:LISTED])
     if not alert.explanations_reliable:
         lines.append("The SAE is out of health: do not trust feature names now.")
     return lines

@@ -15,8 +15,13 @@ STATE_TYPE = "interp.alert_state.v1"
 
 Severity = Literal["info", "warning", "critical"]
 Transition = Literal[
-    "opened", "updated", "escalated", "resolved", "blind", "seeing", "integrity_error", "integrity_restored"
-]
+    "opened", "updated", "escalated", "resolved", "blind", "seeing", "integrity_error", "integrity_restored", "noted",
+    "note_ended",
+]  # fmt: skip
+BEGINS = frozenset({"opened", "blind", "integrity_error", "noted"})
+FIRING = BEGINS | {"updated", "escalated"}
+ENDS = frozenset({"resolved", "seeing", "integrity_restored", "note_ended"})  # after which nothing is open
+OF_LANE = frozenset({"blind", "seeing", "integrity_error", "integrity_restored", "noted", "note_ended"})  # no incident
 Group = Literal["t0", "features", "health", "means", "magnitude"]
 Measure = Literal["rate", "magnitude", "magnitude_when_fired"]
 
@@ -61,6 +66,25 @@ class ScoreDrift(Struct, frozen=True, kw_only=True):
     budget_share: float = 0.0
 
 
+class TrafficShift(Struct, frozen=True, kw_only=True):
+    """One part of a `traffic_mix`: the share of requests on one side of a length, or of a first position."""
+
+    of: Literal["length", "start"]
+    side: Literal["at_least", "below"]
+    tokens: int
+    share_baseline: float
+    share_now: float | None  # of recent requests; None where none came
+
+    def __str__(self) -> str:
+        """For people."""
+        limit = f"{self.tokens:,} or more" if self.side == "at_least" else f"fewer than {self.tokens:,}"
+        if self.of == "start":
+            limit = f"{self.tokens:,} or later" if self.side == "at_least" else f"before {self.tokens:,}"
+        which = f"of {limit} tokens" if self.of == "length" else f"whose first token is {limit}"
+        now = "none came lately" if self.share_now is None else f"{self.share_now:.1%} now"
+        return f"requests {which}: {self.share_baseline:.1%} in the baseline, {now}"
+
+
 class Position(Struct, frozen=True, kw_only=True, order=True):
     """A place in the windows log: what decisions are a function of."""
 
@@ -83,6 +107,7 @@ class Alert(Struct, frozen=True, kw_only=True):
     features_drifted: int = 0  # all of them; `features` lists the strongest
     features: list[FeatureDrift] = field(default_factory=list)
     scores: list[ScoreDrift] = field(default_factory=list)
+    traffic: list[TrafficShift] = field(default_factory=list)  # of `traffic_mix`
     opened_request: int = 0  # requests of the lane since it was armed
     request: int = 0  # the same, at this transition
     change_estimate_request: int = 0  # where the statistics began to rise

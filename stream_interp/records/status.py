@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec import Struct, field
 
-from stream_interp.records.alert import FeatureDrift, Position, Said, ScoreDrift
+from stream_interp.records.alert import FeatureDrift, Position, Said, ScoreDrift, TrafficShift
 from stream_interp.records.envelope import Envelope, json_record
 from stream_interp.records.lane import Lane
 
@@ -80,6 +80,7 @@ class Status(Struct, frozen=True, kw_only=True):
     health: Health = Health()
     baseline: BaselineCard | None = None
     incident: IncidentCard | None = None
+    traffic: list[TrafficShift] = field(default_factory=list)  # how lengths or positions differ; empty: they do not
     second_opinions: dict[str, int] = field(default_factory=dict)  # drifts river's detectors saw; they open nothing
     lag_age_s: float | None = None  # age of the oldest window not yet read
     silence: Said | None = None  # notifications of this lane are held back until then

@@ -19,6 +19,7 @@ from stream_interp.cli.ordering import duration_ms, signature
 from stream_interp.detect.alerts import cause_hint
 from stream_interp.detect.armed.scores import SCORE_TESTS
 from stream_interp.notify.telling import SILENT_CAUSE
+from stream_interp.records.alert import OF_LANE
 
 RUNBOOKS = Path(__file__).parents[2] / "deploy" / "runbooks"
 PAGES = sorted(path for path in RUNBOOKS.glob("*.md") if path.name not in {"README.md", "prometheus.md"})
@@ -29,9 +30,7 @@ NOTIFY_CAUSES = {SILENT_CAUSE, "sink_failing"}
 def causes_of_incidents() -> set[str]:
     """Whatever tests of scores crossed, with features or without."""
     rows = itertools.chain.from_iterable(itertools.combinations(range(len(SCORE_TESTS)), n) for n in range(4))
-    listed = [
-        SimpleNamespace(groups={SCORE_TESTS[k].group for k in of}, scores=SimpleNamespace(index=of)) for of in rows
-    ]
+    listed = [SimpleNamespace(groups={SCORE_TESTS[k].group for k in of}, score_rows=set(of)) for of in rows]
     return {cause_hint(incident) for incident in listed}
 
 
@@ -66,8 +65,7 @@ def causes_of_unreadable_records() -> set[str]:
     return {value for name, value in vars(partition).items() if name.startswith(("UNREADABLE_", "MISSING_"))}
 
 
-TRANSITIONS = {"blind", "seeing", "integrity_error", "integrity_restored"}
-CAUSES = (causes_of_incidents() | causes_of_lanes() | causes_of_unreadable_records() | NOTIFY_CAUSES) - TRANSITIONS
+CAUSES = (causes_of_incidents() | causes_of_lanes() | causes_of_unreadable_records() | NOTIFY_CAUSES) - OF_LANE
 
 
 def test_the_causes_in_the_code_are_found():

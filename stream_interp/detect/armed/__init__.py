@@ -13,10 +13,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_interp.detect.armed import coverage, features, means, scores
+from stream_interp.detect.armed import coverage, features, means, scores, traffic
 from stream_interp.detect.armed.features import KINDS, RATES, FeatureEvidence, FeatureTests, Kind, seen_in
 from stream_interp.detect.armed.means import MeanTests
 from stream_interp.detect.armed.scores import SCORE_TESTS, ScoreEvidence, ScorePeaks
+from stream_interp.detect.armed.traffic import TrafficEvidence, TrafficTests
 from stream_interp.drift import budget
 from stream_interp.drift.esr import Direction, Floats
 from stream_interp.drift.exceedance import Exceedance
@@ -63,12 +64,14 @@ class Tests:
     Attributes:
         strata: by name, the unit first.
         means: of the unit's rate tests, by direction; none of a baseline of before there were such tests.
+        traffic: of lengths and positions; they open no incident.
         thresholds: A in weeks, by group.
         detectable_ratio: [d_sae] float32 smallest rate ratio seen within `drift.sla_requests`, inf where none is.
     """
 
     strata: dict[str, StratumTests]
     means: dict[Direction, MeanTests]
+    traffic: TrafficTests
     thresholds: dict[str, float]
     detectable_ratio: NDArray[np.float32]
 
@@ -133,7 +136,7 @@ def build(baseline: BaselineHeader, arrays: Arrays, settings: DriftSettings) -> 
     up, down = (unit.features[str(kind)] for kind in RATES)
     rate = np.maximum(unit.fired, 0.5) / max(unit.requests, 1)
     ratio = coverage.detectable_ratio(rate, up, down, a_weeks.get("features", np.inf), settings)
-    return Tests(strata, of_means, a_weeks, ratio.astype(np.float32))
+    return Tests(strata, of_means, traffic.build(arrays, settings), a_weeks, ratio.astype(np.float32))
 
 
 def _own(arrays: Arrays, stratum: str) -> Arrays:
@@ -176,9 +179,10 @@ class StratumEvidence:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything that moves while a lane is armed, by stratum."""
+    """Everything that moves while a lane is armed."""
 
     strata: dict[str, StratumEvidence]
+    traffic: TrafficEvidence
 
     @property
     def unit(self) -> StratumEvidence:
@@ -188,14 +192,11 @@ class Evidence:
 
 def no_evidence(tests: Tests) -> Evidence:
     """At arming, and again after an incident resolved."""
-    return Evidence(
-        {
-            name: StratumEvidence(
-                {kind: features.initial(of) for kind, of in own.features.items()}, scores.initial(own.scores)
-            )
-            for name, own in tests.strata.items()
-        }
-    )
+    strata = {
+        name: StratumEvidence({k: features.initial(of) for k, of in own.features.items()}, scores.initial(own.scores))
+        for name, own in tests.strata.items()
+    }
+    return Evidence(strata, traffic.initial(tests.traffic))
 
 
 @dataclass(frozen=True)
@@ -227,4 +228,5 @@ def update(tests: Tests, evidence: Evidence, window: Window, w: float) -> Tick:
         strata[name] = StratumEvidence(after, moved)
     of_means = {kind.direction: means.values(tests.means[kind.direction], of_features[UNIT, str(kind)])
                 for kind in RATES if kind.direction in tests.means}  # fmt: skip
-    return Tick(Evidence(strata), of_features, of_means, of_scores)
+    moved_traffic = traffic.tick(tests.traffic, evidence.traffic, window.arrays, w)
+    return Tick(Evidence(strata, moved_traffic), of_features, of_means, of_scores)

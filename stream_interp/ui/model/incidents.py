@@ -9,7 +9,7 @@ from itertools import islice
 
 from msgspec import Struct, structs
 
-from stream_interp.records.alert import Alert, AlertState, Position, Said
+from stream_interp.records.alert import BEGINS, ENDS, OF_LANE, Alert, AlertState, Position, Said
 from stream_interp.records.annotation import Annotation, decode_event
 from stream_interp.records.lane import Lane
 from stream_interp.records.status import IncidentCard
@@ -18,10 +18,6 @@ from stream_interp.ui.model.bounds import put, sane
 MAX_PER_LANE = 500  # the ones without news for longest go first, closed before open
 MAX_EVENTS = 100  # newest of one incident
 MAX_STORY_BYTES = 128 * 1024 * 1024  # of all stories together; the ones without news for longest go first
-
-CLOSING = frozenset({"resolved", "seeing", "integrity_restored"})
-LANE_TRANSITIONS = frozenset({"blind", "seeing", "integrity_error", "integrity_restored"})
-_STARTING = frozenset({"opened", "blind", "integrity_error"})
 
 
 class IncidentRow(Struct, frozen=True, kw_only=True):
@@ -152,10 +148,10 @@ class Incidents:
 def _row(alert: Alert) -> IncidentRow:
     return IncidentRow(
         incident_id=alert.incident_id, lane=sane(alert.lane),
-        about="lane" if alert.transition in LANE_TRANSITIONS else "incident",
-        open=alert.transition not in CLOSING, transition=alert.transition, severity=alert.severity,
+        about="lane" if alert.transition in OF_LANE else "incident",
+        open=alert.transition not in ENDS, transition=alert.transition, severity=alert.severity,
         cause=alert.cause_hint, groups=list(alert.groups), features_drifted=alert.features_drifted,
-        opened_at_ms=alert.at_ms if alert.transition in _STARTING else None, at_ms=alert.at_ms,
+        opened_at_ms=alert.at_ms if alert.transition in BEGINS else None, at_ms=alert.at_ms,
         opened_request=alert.opened_request, request=alert.request, position=alert.position,
         ack=alert.ack if isinstance(alert, AlertState) else None,
     )  # fmt: skip
