@@ -10,9 +10,10 @@ from dataclasses import replace
 from msgspec import structs
 
 from stream_interp.detect.alerts import TRAFFIC_MIX, incident_alert, incident_id, lane_alert
+from stream_interp.detect.armed.canary import Canary
 from stream_interp.detect.incident import Incident
 from stream_interp.detect.state import Baseline, DetectSettings, LaneState, no_scores
-from stream_interp.detect.step import NOT_STATIONARY, StepResult, arm, renewed, sound_again
+from stream_interp.detect.step import CANARY, NOT_STATIONARY, StepResult, arm, renewed, sound_again
 from stream_interp.records.alert import ENDS, Alert, Position
 from stream_interp.records.control import Marker, Versioned, read_baseline
 from stream_interp.settings import DriftSettings
@@ -53,7 +54,7 @@ def relearn(state: LaneState, marker: Marker, position: Position) -> StepResult:
     fresh = replace(
         after, phase="fit", learned=None, projector=None, baseline=None, tests=None, evidence=None, incident=None,
         requests=0, weeks=0.0, relearned=marker.version, uncounted_since_ms=0,
-        health_now=None, opinions={}, recent_scores=no_scores(),
+        health_now=None, opinions={}, recent_scores=no_scores(), canary=Canary(),
         settings=DetectSettings(drift=marker.drift or state.settings.drift, baseline_requests=wanted),
     )  # fmt: skip
     return StepResult(fresh, alerts)
@@ -89,6 +90,9 @@ def _all_ended(state: LaneState, note: str, version: int) -> tuple[LaneState, tu
         alerts = (*alerts, lane_alert(after, "integrity_restored", "info", at_ms, NOT_STATIONARY))
     if after.incident is not None:
         alerts = (*alerts, _ended(after, after.incident, note, version))
+    if after.canary.deaf:
+        after = replace(after, canary=Canary())
+        alerts = (*alerts, lane_alert(after, "integrity_restored", "info", at_ms, CANARY))
     if after.traffic_note is not None:
         after = replace(after, traffic_note=None)
         alerts = (*alerts, lane_alert(after, "note_ended", "info", at_ms, TRAFFIC_MIX))

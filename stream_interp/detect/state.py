@@ -10,6 +10,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from stream_interp.detect.armed import Evidence, Tests
+from stream_interp.detect.armed.canary import Canary
 from stream_interp.detect.armed.traffic import TrafficNote
 from stream_interp.detect.health import HealthSums
 from stream_interp.detect.incident import Incident
@@ -75,6 +76,7 @@ class LaneState:
         stories: last alert of everything that is open, by its incident_id: the incident, blindness, faults.
         recent_scores: [≤ RECENT_REQUESTS, len(SCORES)]; of a checkpoint of before a score narrower, until a window.
         traffic_note: lengths or positions of requests are not those of the baseline.
+        canary: the self-test; where it is deaf, so may the lane be.
         tests: follows from baseline and settings; a checkpoint leaves it out.
     """
 
@@ -110,6 +112,7 @@ class LaneState:
     opinions: dict[str, Opinion] = field(default_factory=dict)
     recent_scores: NDArray[np.float32] = field(default_factory=no_scores)
     traffic_note: TrafficNote | None = None
+    canary: Canary = field(default_factory=Canary)
 
     @property
     def compute_dtype(self) -> str:

@@ -12,7 +12,8 @@ import numpy as np
 
 from stream_interp.detect import armed, health, learning
 from stream_interp.detect.alerts import TRAFFIC_MIX, incident_alert, lane_alert
-from stream_interp.detect.armed import traffic
+from stream_interp.detect.armed import canary, traffic
+from stream_interp.detect.armed.canary import Canary
 from stream_interp.detect.incident import Incident, crossings, opened_or_joined, recovered_or_not
 from stream_interp.detect.state import RECENT_REQUESTS, Baseline, DetectSettings, LaneState, no_scores
 from stream_interp.records.alert import Alert, Position, Transition
@@ -27,6 +28,7 @@ UNENCODED_MS = 60_000  # of several ENCODEs one may lack the dtype: a window of 
 UNREADABLE_WINDOW = "unreadable_window"  # the fault that the next readable window ends
 NO_WINDOWS, OTHER_PROJECTOR, NOT_STATIONARY, CLOCK = "no_windows", "other_projector", "not_stationary", "clock"
 COMPUTE_DTYPE = "compute_dtype"
+CANARY = "canary"
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,7 @@ def arm(state: LaneState, baseline: Baseline) -> LaneState:
     return replace(
         state, phase="armed", learned=None, projector=projector, baseline=baseline, tests=tests,
         evidence=armed.no_evidence(tests), incident=None, requests=0, weeks=0.0, health_now=None,
-        recent_scores=no_scores(), uncounted_since_ms=0, traffic_note=None,
+        recent_scores=no_scores(), uncounted_since_ms=0, traffic_note=None, canary=Canary(),
     )  # fmt: skip
 
 
@@ -227,9 +229,20 @@ def _tick(state: LaneState, window: Window, elapsed_ms: int) -> StepResult:
         recent_scores=recent[-RECENT_REQUESTS:], health_now=health.decayed(state.health_now, sums, n),
         opinions=health.second_opinions_after(state.opinions, sums, with_sae),
     )  # fmt: skip
+    state, tested = _self_test(state, n, weeks)
     state, notes = _note_traffic(state, window)
     result = _judge(state, window, tick)
-    return replace(result, alerts=(*notes, *result.alerts))
+    return replace(result, alerts=(*tested, *notes, *result.alerts))
+
+
+def _self_test(state: LaneState, n: int, weeks: float) -> tuple[LaneState, tuple[Alert, ...]]:
+    assert state.tests is not None
+    now = canary.tick(state.canary, state.tests, state.settings.drift, n, weeks)
+    after = replace(state, canary=now)
+    if now.deaf == state.canary.deaf:
+        return after, ()
+    transition: Transition = "integrity_error" if now.deaf else "integrity_restored"
+    return after, (lane_alert(after, transition, "critical" if now.deaf else "info", state.closed_at_ms, CANARY),)
 
 
 def _note_traffic(state: LaneState, window: Window) -> tuple[LaneState, tuple[Alert, ...]]:

@@ -56,6 +56,8 @@ def _state_and_reason(state: LaneState) -> tuple[State, str]:
         return "integrity_error", "clock: windows are stamped more than 60 s ahead of the log"
     if state.fault:
         return "integrity_error", state.fault
+    if state.canary.deaf:
+        return "integrity_error", f"canary: a planted shift was not seen by: {', '.join(state.canary.waiting)}"
     if state.phase == "refused":
         return "integrity_error", "refused: not stationary: the baseline's requests are not one distribution"
     if state.blind:

@@ -122,11 +122,9 @@ def build(baseline: BaselineHeader, arrays: Arrays, settings: DriftSettings) -> 
 
     Of a baseline of before there were magnitude tests, nor are there means: its shares stay as they were frozen.
     """
-    names = [UNIT, *baseline.strata]
-    strata = {
-        name: _stratum(baseline.strata.get(name, baseline.requests), _own(arrays, name), DELTA / len(names), settings)
-        for name in names
-    }
+    requests = {UNIT: baseline.requests, **baseline.strata}
+    delta = DELTA / len(requests)
+    strata = {name: stratum_tests(n, _own(arrays, name), delta, settings) for name, n in requests.items()}
     unit = strata[UNIT]
     of_means: dict[Direction, MeanTests] = {}
     if unit.mag is not None:
@@ -145,7 +143,8 @@ def _own(arrays: Arrays, stratum: str) -> Arrays:
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
-def _stratum(n: int, arrays: Arrays, delta: float, settings: DriftSettings) -> StratumTests:
+def stratum_tests(n: int, arrays: Arrays, delta: float, settings: DriftSettings) -> StratumTests:
+    """The tests of one stratum whose baseline has n requests; they may be wrong about it with probability delta."""
     fired = arrays["requests_fired"].astype(np.int64, copy=False)
     mag = arrays["mag_sum"].astype(np.float64, copy=False) if "mag_sum" in arrays else None
     calibration = arrays["calibration_scores"][:, : len(SCORES)].astype(np.float32, copy=False)
