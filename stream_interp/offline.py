@@ -8,7 +8,6 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-import numpy as np
 from msgspec import structs
 
 from stream_interp.capture.files import ActivationFile, FileRequest, read_activation_file
@@ -30,7 +29,7 @@ from stream_interp.records.control import Versioned, read_projector
 from stream_interp.records.lane import Lane
 from stream_interp.records.snapshot import MAX_VALUE, has_non_finite
 from stream_interp.records.window import CutRef, Window
-from stream_interp.settings import DriftSettings
+from stream_interp.settings import DriftSettings, UnitSettings
 
 BATCH_REQUESTS = 64  # encoded at once; decisions do not depend on it
 MIN_BASELINE_REQUESTS = 50
@@ -38,6 +37,7 @@ HELD_OUT_SHARE = 1 / 3  # of a file, its end, where a detector is measured on re
 MIN_HELD_OUT_REQUESTS = 50
 STEP_MS = 1_000  # offline time: one second a request, so that versions and `at_ms` rise
 AUTHOR = "baseline build"
+DEFAULT_UNIT = UnitSettings()
 T = TypeVar("T")
 
 
@@ -88,6 +88,7 @@ def learn(
     massive: str = "share",
     reason: str = "",
     author: str = AUTHOR,
+    unit: UnitSettings = DEFAULT_UNIT,
 ) -> Learnt:
     """A baseline from a file: the first fifth of its requests is *fit*, the rest *calibrate* (design §4).
 
@@ -97,12 +98,13 @@ def learn(
         version: of projector and baseline, Unix epoch ms.
         reason: for those who read the baseline later.
         author: who made it, as claimed.
+        unit: what of a request is judged together.
 
     Raises:
         UsageError: the file is too small, of another width than the SAE, holds values that are not finite, or its
             requests are not one distribution.
     """
-    return learn_file(read_activation_file(path), lane, sae, drift, version, massive, reason, author)
+    return learn_file(read_activation_file(path), lane, sae, drift, version, massive, reason, author, unit)
 
 
 def learn_file(
@@ -114,12 +116,13 @@ def learn_file(
     massive: str = "share",
     reason: str = "",
     author: str = AUTHOR,
+    unit: UnitSettings = DEFAULT_UNIT,
 ) -> Learnt:
     """As `learn`, from an open file or a part of one."""
     path = file.path
     if file.requests < MIN_BASELINE_REQUESTS:
         raise UsageError(f"{path}: {file.requests} requests; a baseline needs at least {MIN_BASELINE_REQUESTS}")
-    settings = DetectSettings(drift=drift, baseline_requests=file.requests)
+    settings = DetectSettings(drift=drift, baseline_requests=file.requests, unit=unit)
     state = new_lane(lane, settings, Position(partition=0, offset=-1))
     projector = baseline = None
     shape = shape_of(lane, None, massive)
@@ -226,10 +229,7 @@ def _windows(
 ) -> Iterator[Window]:
     """Windows of BATCH_REQUESTS requests, or of one; each request takes one offset of a made-up partition."""
     for batch in _batched(requests, BATCH_REQUESTS):
-        items = [
-            (shape, Request(request_id=r.request_id, acts=_floats(r, file.dtype), special_mask=r.special_mask))
-            for r in batch
-        ]
+        items = [(shape, _request(r, file.dtype)) for r in batch]
         for _, request in items:
             if has_non_finite(request.acts):
                 raise UsageError(
@@ -248,8 +248,9 @@ def _windows(
             yield window.close(cut, started_ms + (offset + 1) * STEP_MS if one_request else started_ms)
 
 
-def _floats(request: FileRequest, dtype: str) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
-    return widen_bfloat16(request.acts) if dtype == "bfloat16" else request.acts
+def _request(r: FileRequest, dtype: str) -> Request:
+    acts = widen_bfloat16(r.acts) if dtype == "bfloat16" else r.acts
+    return Request(request_id=r.request_id, acts=acts, special_mask=r.special_mask, positions=r.positions)
 
 
 def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -14,6 +14,7 @@ from msgspec import Meta, Struct, field
 Positive = Annotated[float, Meta(gt=0)]
 NonNegative = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=1)]
+Blocks = Annotated[int, Meta(ge=1, le=64)]  # each that a lane's requests reach is as large as a window's feature sums
 
 
 class KafkaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -73,6 +74,17 @@ class BaselineSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How much a lane learns before it is armed: one fifth for *fit*, the rest for *calibrate*."""
 
     requests: Annotated[int, Meta(ge=50)] = 10_000
+
+
+class UnitSettings(Struct, frozen=True, kw_only=True):
+    """What of a request is judged together; fixed when *fit* ends, in the lane's projector.
+
+    Its first `tokens` counted tokens (0: the 10th percentile of length in *fit*), and of longer requests the
+    next ones in blocks of as many, `blocks` with the first. Travels in markers too, and so takes unknown fields.
+    """
+
+    tokens: Annotated[int, Meta(ge=0)] = 0
+    blocks: Blocks = 1
 
 
 class StatusSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -195,6 +207,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     dlq: DlqSettings = DlqSettings()
     drift: DriftSettings = DriftSettings()
     baseline: BaselineSettings = BaselineSettings()
+    unit: UnitSettings = UnitSettings()
     status: StatusSettings = StatusSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
     sae: SaeSettings = SaeSettings()

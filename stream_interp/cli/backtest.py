@@ -58,7 +58,8 @@ def backtest(
     encoder = saes.load_encoder(sae, device=settings.sae.device)
     lane = Lane(model_id="backtest", hook_name=encoder.config.hook_name or "file", sae_fingerprint=encoder.fingerprint)
     texts = _labels(labels, settings.sites, lane, encoder.d_sae)
-    learnt = offline.learn(baseline, lane, encoder, settings.drift, version=time.time_ns() // 1_000_000)
+    version = time.time_ns() // 1_000_000
+    learnt = offline.learn(baseline, lane, encoder, settings.drift, version, unit=settings.unit)
     shape = shape_of(lane, read_projector(learnt.projector))
     state, reports = learnt.state, []
     for path in stream:

@@ -58,7 +58,9 @@ def build(
     )  # fmt: skip
     massive = site.massive if site else "share"
     version = next_version(settings.kafka, lane.lane_id)
-    learnt = offline.learn(source, lane, encoder, settings.drift, version, massive, signed.reason, signed.author)
+    learnt = offline.learn(
+        source, lane, encoder, settings.drift, version, massive, signed.reason, signed.author, settings.unit
+    )
     publish_controls(settings.kafka, [learnt.projector, learnt.baseline])
     report = {"schema_version": 1, "lane_id": lane.lane_id, **_card(learnt.baseline)}
     if json:

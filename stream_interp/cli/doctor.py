@@ -112,7 +112,8 @@ def _sae(path: str, settings: Settings) -> list[Check]:
     from stream_interp.sae import load_encoder
 
     sae = load_encoder(path, device=settings.sae.device, max_memory_bytes=settings.sae.max_memory_bytes)
-    size = armed_bytes(sae.d_sae, settings.baseline.requests)
+    requests = settings.baseline.requests
+    size = armed_bytes(sae.d_sae, requests, [requests] * settings.unit.blocks)
     detail = f"{path}: d_in {sae.d_in}, {sae.d_sae} features, {sae.fingerprint[:16]}; {size:,} bytes of state per lane"
     return [Check(name="sae", state="ok", detail=detail, state_bytes_per_lane=size)]
 

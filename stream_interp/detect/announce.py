@@ -8,12 +8,14 @@ from stream_interp.records.alert import Alert
 from stream_interp.records.moments import MOMENT_COORDINATES
 
 
-def limits_line(max_lanes: int, baseline_requests: int) -> str:
-    """How large the state can become."""
-    learning = learning_bytes(MOMENT_COORDINATES, 0, baseline_requests)
+def limits_line(max_lanes: int, baseline_requests: int, blocks: int) -> str:
+    """How large the state can become. A lane of b blocks has b strata beside its unit: short requests, b - 1 blocks."""
+    learning = learning_bytes(MOMENT_COORDINATES, 0, baseline_requests, blocks)
+    armed = armed_bytes(0, baseline_requests, [baseline_requests] * blocks)
     return (
-        f"state: at most {max_lanes:,} lanes a partition; a lane holds at most {learning:,} bytes and 12 a feature "
-        f"while it learns, {armed_bytes(0, baseline_requests):,} bytes and {armed_bytes(1, 0)} a feature once armed, "
+        f"state: at most {max_lanes:,} lanes a partition; a lane holds at most {learning:,} bytes and "
+        f"{learning_bytes(0, 1, 0, blocks)} a feature while it learns, {armed:,} bytes and "
+        f"{armed_bytes(1, 0, [0] * blocks)} a feature once armed, "
         "and up to twice as much again for its last two checkpoints, which evidence is copied from"
     )
 
@@ -36,11 +38,11 @@ def armed_line(state: LaneState) -> str:
     """Of an armed lane: its thresholds, what is covered, and how large its evidence may become."""
     assert state.tests is not None
     assert state.baseline is not None
-    lane, tests = state.lane, state.tests
+    lane, tests, header = state.lane, state.tests, state.baseline.header
     a_weeks = ", ".join(f"{group} {a:,.0f}" for group, a in sorted(tests.thresholds.items()))
     armed = ", ".join(f"{count} of {group}" for group, count in sorted(tests.armed_by_group.items()) if count)
     return (
-        f"lane {lane.lane_id} ({lane.model_id}/{lane.hook_name}): armed by baseline {state.baseline.header.version}; "
+        f"lane {lane.lane_id} ({lane.model_id}/{lane.hook_name}): armed by baseline {header.version}; "
         f"thresholds A in weeks: {a_weeks}; tests: {armed}; {tests.features_not_covered} features not covered; "
-        f"{armed_bytes(tests.d_sae, state.baseline.header.requests):,} bytes of state"
+        f"{armed_bytes(tests.d_sae, header.requests, list(header.strata.values())):,} bytes of state"
     )

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stream_interp.detect import health
 from stream_interp.detect.health import HealthSums
+from stream_interp.detect.hours import Hours
+from stream_interp.detect.strata import LearnedStratum, Scores, added, enough, strata_after, with_scores
 from stream_interp.drift import stationarity
 from stream_interp.records.arrays import Arrays
 from stream_interp.records.control import BaselineHeader, ProjectorHeader, Versioned, make_control
 from stream_interp.records.lane import Lane
-from stream_interp.records.lengths import percentile
+from stream_interp.records.lengths import BINS, percentile
 from stream_interp.records.moments import Moments, unpack_scatter
-from stream_interp.records.window import ERROR_EVERY, FLOAT32, SCORES, Window, widened
-from stream_interp.settings import BaselineSettings
+from stream_interp.records.window import ERROR_EVERY, FLOAT32, Window
+from stream_interp.settings import BaselineSettings, UnitSettings
 
 FIT_SHARE = 0.2
 UNIT_PERCENTILE = 0.1
@@ -34,7 +36,9 @@ class Learned:
         fired: [d_sae] int64, requests in which each feature fired.
         feature_max: [d_sae] float32, largest request maximum.
         fit_n, fit_sum, fit_scatter: moments of the tokens, [r] and [r, r]; empty in calibrate.
-        scores: windows' request scores, in log order, all of one width: that of the newest version among them.
+        scores: of the width of the newest version among the windows.
+        mag: [d_sae] float64, Σ mag_sum; None where a version that did not keep it learned some of the requests.
+        lengths, starts: [BINS] int64, requests by counted tokens and by the position of their first.
     """
 
     requests: int
@@ -47,34 +51,42 @@ class Learned:
     fit_sum: NDArray[np.float64]
     fit_scatter: NDArray[np.float64]
     sums: HealthSums
-    scores: tuple[NDArray[np.float32], ...]
+    scores: Scores
     d_in: int = 0  # not known of what was learned by a version that did not keep it, until the next window
     proposed_dtype: str = ""  # the first proposal among the windows, in log order; empty: none yet
+    mag: NDArray[np.float64] | None = None
+    starts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
+    strata: dict[str, LearnedStratum] = field(default_factory=dict)
+    hours: Hours = field(default_factory=Hours)
 
 
-def absorb(learned: Learned | None, window: Window) -> Learned:
-    """One more window of the phase."""
+def absorb(learned: Learned | None, window: Window, at_ms: int) -> Learned:
+    """One more window of the phase; `at_ms` is the lane's time with it, Unix epoch."""
     header, arrays = window.header, window.arrays
     before = learned or _nothing(window)
     ids = arrays["feature_ids"]
-    fired, maximum = before.fired.copy(), before.feature_max.copy()
-    fired[ids] += arrays["requests_fired"]
+    maximum = before.feature_max.copy()
     maximum[ids] = np.maximum(maximum[ids], arrays["request_max"])
     moments = _merged(before, window)
+    requests = before.requests + header.requests
     return Learned(
         d_in=header.d_in,
         proposed_dtype=before.proposed_dtype or header.proposed_dtype,
-        requests=before.requests + header.requests,
+        requests=requests,
         tokens=before.tokens + header.tokens,
         too_short=before.too_short + header.not_counted.get("too_short", 0),
         lengths=before.lengths + arrays["length_histogram"],
-        fired=fired,
+        fired=added(before.fired, ids, arrays["requests_fired"]),
         feature_max=maximum,
         fit_n=moments.n,
         fit_sum=moments.total,
         fit_scatter=moments.scatter,
         sums=health.add(before.sums, health.of_window(window)),
-        scores=_with_scores(before.scores, arrays["request_scores"]),
+        scores=with_scores(before.scores, arrays["request_scores"]),
+        mag=None if before.mag is None else added(before.mag, ids, arrays["mag_sum"]),
+        starts=before.starts + arrays.get("start_histogram", 0),
+        strata=strata_after(before.strata, window, requests),
+        hours=before.hours.after(window, at_ms),
     )
 
 
@@ -85,19 +97,8 @@ def _nothing(window: Window) -> Learned:
         lengths=np.zeros_like(window.arrays["length_histogram"]),
         fired=np.zeros(d_sae, np.int64), feature_max=np.zeros(d_sae, np.float32),
         fit_n=0, fit_sum=np.zeros(r), fit_scatter=np.zeros((r, r)),
-        sums=health.reset(health.of_window(window)), scores=(),
+        sums=health.reset(health.of_window(window)), scores=(), mag=np.zeros(d_sae),
     )  # fmt: skip
-
-
-def _with_scores(
-    before: tuple[NDArray[np.float32], ...], scores: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], ...]:
-    """Not wider than they came: from windows of before a score, a log gives the baseline that it gave before."""
-    width = before[-1].shape[1] if before else 0
-    columns = min(max(width, scores.shape[1]), len(SCORES))
-    if width < columns:
-        before = tuple(widened(part, columns) for part in before)
-    return (*before, widened(scores, columns))
 
 
 def _merged(before: Learned, window: Window) -> Moments:
@@ -112,14 +113,15 @@ def _merged(before: Learned, window: Window) -> Moments:
     return moments
 
 
-def make_projector(fit: Learned, lane: Lane, version: int, author: str = "detect") -> Versioned:
-    """The projector that ends *fit*: unit_tokens, cap_f, surprise_f, the tokens' whitening, and compute_dtype."""
+def make_projector(fit: Learned, lane: Lane, version: int, unit: UnitSettings, author: str = "detect") -> Versioned:
+    """The projector that ends *fit*: unit and blocks, cap_f, surprise_f, the tokens' whitening, and compute_dtype."""
     mean, whitening, shrinkage = _whitening(fit)
-    unit_tokens = percentile(fit.lengths, UNIT_PERCENTILE)
+    unit_tokens = unit.tokens or percentile(fit.lengths, UNIT_PERCENTILE)
     projector = ProjectorHeader(
-        lane=lane, version=version, unit_tokens=unit_tokens, error_every=min(ERROR_EVERY, unit_tokens), d_in=fit.d_in,
-        d_sae=len(fit.fired), fit_requests=fit.requests, fit_tokens=fit.fit_n, shrinkage=shrinkage,
-        kept_directions=len(whitening), compute_dtype=fit.proposed_dtype or FLOAT32,
+        lane=lane, version=version, unit_tokens=unit_tokens, blocks=unit.blocks,
+        error_every=min(ERROR_EVERY, unit_tokens), d_in=fit.d_in, d_sae=len(fit.fired), fit_requests=fit.requests,
+        fit_tokens=fit.fit_n, shrinkage=shrinkage, kept_directions=len(whitening),
+        compute_dtype=fit.proposed_dtype or FLOAT32,
     )  # fmt: skip
     cap = np.where(fit.feature_max > 0, fit.feature_max, 1.0).astype(np.float32)
     surprise = -np.log((fit.fired + 0.5) / (fit.requests + 1))  # nats of "it fires in a request"; finite for those new
@@ -154,14 +156,26 @@ def make_baseline(
 ) -> Versioned:
     """The frozen baseline that ends *calibrate*."""
     values = health.scalars(calibration.sums, with_sae=projector.d_sae > 0)
+    strata = enough(calibration.strata)
     header = BaselineHeader(
         lane=lane, version=version, projector_version=projector.version, requests=calibration.requests,
         fit_requests=projector.fit_requests, tokens=calibration.tokens, too_short=calibration.too_short,
         provisional=calibration.requests + projector.fit_requests < PROVISIONAL_BELOW,
         explained_variance=values["explained_variance"], l0=values["l0"], norm=values["norm"] or 0.0,
         massive_share=values["massive_share"] or 0.0, compute_dtype=projector.compute_dtype,
+        strata={name: learned.requests for name, learned in strata.items()},
     )  # fmt: skip
-    arrays: Arrays = {"requests_fired": calibration.fired, "calibration_scores": np.concatenate(calibration.scores)}
+    arrays: Arrays = {
+        "requests_fired": calibration.fired,
+        "calibration_scores": np.concatenate(calibration.scores),
+        "length_histogram": calibration.lengths,
+        "start_histogram": calibration.starts,
+        **calibration.hours.frozen(),
+    }
+    if calibration.mag is not None:
+        arrays["mag_sum"] = calibration.mag
+    for name, learned in strata.items():
+        arrays |= learned.frozen(name)
     return make_control("baseline", header, arrays, author, f"calibration of {calibration.requests} requests")
 
 

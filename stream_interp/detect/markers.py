@@ -63,8 +63,8 @@ class LaneWatch:
         if order.version <= max(shape_version(state), self._relearned.get(lane_id, -1)):
             return None
         self._relearned[lane_id] = order.version
-        drift, requests = settings.drift, settings.baseline.requests
-        return structs.replace(marker, kind="relearn", drift=drift, baseline_requests=requests)
+        drift, requests, unit = settings.drift, settings.baseline.requests, settings.unit
+        return structs.replace(marker, kind="relearn", drift=drift, baseline_requests=requests, unit=unit)
 
     def blind_markers(
         self, partition: WindowsPartition, settings: Settings, now_s: float, now_ms: int

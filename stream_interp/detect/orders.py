@@ -29,7 +29,7 @@ def apply_baseline(state: LaneState, baseline: Versioned, drift: DriftSettings, 
         return StepResult(replace(state, position=position))
     manifest = baseline.manifest
     note = f"baseline {header.version} by {manifest.author or 'unknown'} (as claimed): {manifest.reason}"
-    settings = DetectSettings(drift=drift, baseline_requests=state.settings.baseline_requests)
+    settings = structs.replace(state.settings, drift=drift)
     after, alerts = _all_ended(replace(state, settings=settings, position=position), note, header.version)
     return StepResult(arm(after, Baseline(header, arrays)), alerts)
 
@@ -50,12 +50,16 @@ def relearn(state: LaneState, marker: Marker, position: Position) -> StepResult:
         return StepResult(replace(state, position=position))
     note = f"relearn by {marker.author or 'unknown'} (as claimed): {marker.reason}"
     after, alerts = _all_ended(replace(state, position=position), note, marker.version)
-    wanted = marker.baseline_requests or state.settings.baseline_requests
+    held = state.settings
+    settings = DetectSettings(
+        drift=marker.drift or held.drift,
+        baseline_requests=marker.baseline_requests or held.baseline_requests,
+        unit=marker.unit or held.unit,
+    )
     fresh = replace(
         after, phase="fit", learned=None, projector=None, baseline=None, tests=None, evidence=None, incident=None,
         requests=0, weeks=0.0, relearned=marker.version, uncounted_since_ms=0,
-        health_now=None, opinions={}, recent_scores=no_scores(), canary=Canary(),
-        settings=DetectSettings(drift=marker.drift or state.settings.drift, baseline_requests=wanted),
+        health_now=None, opinions={}, recent_scores=no_scores(), canary=Canary(), settings=settings,
     )  # fmt: skip
     return StepResult(fresh, alerts)
 

@@ -84,7 +84,7 @@ class Detect:
         self._reader = GroupReader(kafka, "detect", WINDOWS, self._start, self._stop)
         n_partitions = self._reader.count_partitions()
         self._ours = Ours(settings, self._operators, lambda lane_id: partition_of(lane_id, n_partitions))
-        self._say(limits_line(MAX_LANES, settings.baseline.requests))
+        self._say(limits_line(MAX_LANES, settings.baseline.requests, settings.unit.blocks))
         now_s = time.monotonic()
         self._status_due_s, self._checkpoint_due_s = now_s, now_s + settings.checkpoint.interval_s
         self.ready = threading.Event()  # our partitions are read to their ends, baselines that waited are marked
@@ -195,7 +195,8 @@ class Detect:
         progress = read_progress(assigned.offset, assigned.metadata)
         done = max(progress.done, saved.covered)
         start = start_of(saved, done, assigned.low, assigned.high, f"{kafka.topic_prefix}{WINDOWS}/{p}")
-        settings = DetectSettings(drift=self._settings.drift, baseline_requests=self._settings.baseline.requests)
+        own = self._settings
+        settings = DetectSettings(drift=own.drift, baseline_requests=own.baseline.requests, unit=own.unit)
         windows = WindowsPartition(p, saved.states, start, done, settings, progress.annotated)
         self._ours.partitions[p] = Owned(windows, Checkpoints(saved, start, assigned.low), LaneWatch(time.monotonic()))
         lanes = len(saved.states)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -22,7 +23,7 @@ from stream_interp.records.control import BaselineHeader, ProjectorHeader
 from stream_interp.records.lane import Lane
 from stream_interp.records.moments import MOMENT_COORDINATES
 from stream_interp.records.window import FLOAT32, SCORES
-from stream_interp.settings import DriftSettings
+from stream_interp.settings import DriftSettings, UnitSettings
 
 RECENT_REQUESTS = 64  # whose scores are kept for "now"
 
@@ -38,6 +39,7 @@ class DetectSettings(Struct, frozen=True, kw_only=True):
 
     drift: DriftSettings = DriftSettings()
     baseline_requests: int = 10_000
+    unit: UnitSettings = UnitSettings()
 
 
 Phase = Literal["fit", "calibrate", "armed", "refused"]
@@ -124,11 +126,16 @@ class LaneState:
         return {"lane_id": self.lane.lane_id, "phase": self.phase, "requests": self.requests}
 
 
-def armed_bytes(d_sae: int, baseline_requests: int) -> int:
-    """What an armed lane holds with the strata of its unit alone, in bytes."""
-    return d_sae * (RATE_BYTES + MAGNITUDE_BYTES) + baseline_requests * len(SCORES) * 4
+def armed_bytes(d_sae: int, baseline_requests: int, strata: Sequence[int]) -> int:
+    """What an armed lane holds, in bytes, with strata that have so many requests in the baseline beside its unit."""
+    scores = (baseline_requests + sum(strata)) * len(SCORES) * 4
+    return d_sae * (RATE_BYTES + MAGNITUDE_BYTES) * (1 + len(strata)) + scores
 
 
-def learning_bytes(d_in: int, d_sae: int, baseline_requests: int) -> int:
-    """What a learning lane holds: the scatter [r, r] float64, per feature a count and a maximum, and the scores."""
-    return 8 * min(d_in, MOMENT_COORDINATES) ** 2 + d_sae * (8 + 4) + baseline_requests * len(SCORES) * 4
+def learning_bytes(d_in: int, d_sae: int, baseline_requests: int, strata: int) -> int:
+    """What a learning lane holds: the scatter [r, r] float64, per feature a maximum (4), and a baseline as it grows.
+
+    Of so many strata none learns from more requests than the unit.
+    """
+    scores = baseline_requests * (1 + strata) * len(SCORES) * 4
+    return 8 * min(d_in, MOMENT_COORDINATES) ** 2 + d_sae * (4 + 16 * (1 + strata)) + scores

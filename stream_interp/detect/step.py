@@ -173,7 +173,7 @@ def _not_counted(state: LaneState, reason: str, requests: int) -> LaneState:
 
 
 def _learn(state: LaneState, window: Window) -> StepResult:
-    learned = learning.absorb(state.learned, window)
+    learned = learning.absorb(state.learned, window, state.closed_at_ms)
     state = replace(state, learned=learned, requests=learned.requests)
     fit_requests = max(1, int(state.settings.baseline_requests * learning.FIT_SHARE))
     wanted = fit_requests if state.phase == "fit" else state.settings.baseline_requests - fit_requests
@@ -186,7 +186,7 @@ def end_phase(state: LaneState) -> StepResult:
     if state.phase == "calibrate":
         return _freeze(state, state.learned)
     version = max(state.closed_at_ms, state.relearned + 1)  # ENCODE has let go of all versions up to `relearned`
-    projector = learning.make_projector(state.learned, state.lane, version=version)
+    projector = learning.make_projector(state.learned, state.lane, version, state.settings.unit)
     header, _ = read_projector(projector)
     after = replace(state, phase="calibrate", projector=header, learned=None, requests=0)
     return StepResult(after, controls=(projector,))

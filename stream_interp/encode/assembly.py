@@ -62,6 +62,7 @@ class Incomplete:
             acts=acts,
             acts_out=_concatenated([part.acts_out for part in parts]),
             special_mask=_concatenated([part.special_mask for part in parts]),
+            positions=_concatenated([part.positions for part in parts]),
             last_offset=last_offset,
         )
 
@@ -82,8 +83,9 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 def _concatenated(parts: list[NDArray[Scalar] | None]) -> NDArray[Scalar] | None:
+    """None where a chunk has none; of positions alone may some chunks have them and others not."""
     held = [part for part in parts if part is not None]
-    return np.concatenate(held) if held else None
+    return np.concatenate(held) if len(held) == len(parts) else None
 
 
 def whole(snapshot: Snapshot, offset: int) -> Request:
@@ -93,6 +95,7 @@ def whole(snapshot: Snapshot, offset: int) -> Request:
         acts=snapshot.acts,
         acts_out=snapshot.acts_out,
         special_mask=snapshot.special_mask,
+        positions=snapshot.positions,
         last_offset=offset,
     )
 

@@ -11,7 +11,7 @@ import torch
 from stream_interp.encode.encoder import Encoder
 from stream_interp.encode.open_cut import OpenCut, Work
 from stream_interp.encode.statistics import Statistics
-from stream_interp.encode.tokens import encoded_tokens
+from stream_interp.encode.tokens import counted
 from stream_interp.sae.blocks import BLOCK_TOKENS
 from stream_interp.sae.firings import TooManyFirings
 from stream_interp.sae.threads import one_thread_each
@@ -87,7 +87,7 @@ class Batches:
                 at_most = MAX_FIRINGS if len(half) > 1 else None
                 self._end(sae, half, self._begin(sae, half, at_most, self._beside))
             return
-        if sae is not None and (tokens := int(stats.tokens[~stats.too_short].sum())):
+        if sae is not None and (tokens := int(stats.tokens.sum())):
             self._l0[_way(batch[0])] = len(stats.firings.feature) / tokens
 
     def _expected_l0(self, sae: Encoder | None, way: Way) -> float:
@@ -105,7 +105,8 @@ def add_statistics(batch: Sequence[Work], stats: Statistics) -> None:
         window.add(own)
         examples = works[0].examples
         if examples is not None:
-            examples.add([work.request.request_id for work in works], own.maxima)
+            names = [work.request.request_id for work, short in zip(works, own.too_short, strict=True) if not short]
+            examples.add(names, own.spans.only(0)[1])
 
 
 def _way(work: Work) -> Way:
@@ -145,5 +146,5 @@ def _bounded(group: list[Work], max_tokens: Callable[[], float]) -> Iterator[lis
             batch, held_bytes, tokens, encoded, limit = [], 0, 0, 0, max_tokens()
         batch.append(work)
         held_bytes, tokens = held_bytes + n_bytes, tokens + n_tokens
-        encoded += encoded_tokens(work.entry.shape, work.request)
+        encoded += counted(work.request)
     yield batch

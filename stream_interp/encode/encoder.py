@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stream_interp.encode.per_request import Doubles, Errors, Fired, bounds_of, by_request, error_sums, rows_by_request
+from stream_interp.encode.per_request import Doubles, Errors, Fired, bounds_of, error_sums, rows_of, sums_of
 from stream_interp.encode.scores import request_scores
-from stream_interp.encode.statistics import PerFeature, Statistics
+from stream_interp.encode.statistics import PerFeature, SpanStatistics, Statistics
 from stream_interp.encode.tokens import Item, Tokens
 from stream_interp.records.window import FIT
 from stream_interp.sae.firings import Firings
@@ -106,12 +106,17 @@ def _statistics(sae: Encoder | None, items: Sequence[Item], tokens: Tokens, fire
     fit_x, fit_bounds = _fit_tokens(items, tokens)
     return Statistics(
         tokens=tokens.counts,
+        starts=tokens.starts,
         too_short=tokens.too_short,
         sums=_sums(tokens, firings, errors),
         target_sum=_target_sum(tokens),
-        scores=request_scores(items, tokens, firings, errors, has_sae=sae is not None),
         firings=PerFeature(bounds_of(tokens.request[firings.token], len(items)), firings.feature, firings.value),
-        maxima=_maxima(tokens, firings, sae.d_sae if sae else 1),
+        spans=SpanStatistics(
+            tokens.spans.bounds,
+            tokens.spans.stratum,
+            request_scores(items, tokens, firings, errors, has_sae=sae is not None),
+            _maxima(tokens, firings, sae.d_sae if sae else 1),
+        ),
         fit_x=fit_x,
         fit_bounds=fit_bounds,
     )
@@ -135,26 +140,27 @@ def _target_sum(tokens: Tokens) -> Doubles:
     """[n, d_out] over the tokens of the error terms; [n, 0] where there is no target."""
     if tokens.target is None:
         return np.zeros((len(tokens.counts), 0))
-    return rows_by_request(tokens, tokens.target, tokens.in_error).cpu().numpy()
+    return rows_of(tokens.requests, tokens.target, tokens.in_error).cpu().numpy()
 
 
 def _maxima(tokens: Tokens, fired: Fired, d_sae: int) -> PerFeature:
-    """Each feature that fired in a request's unit, with its largest activation there."""
-    in_unit = tokens.in_unit[fired.token]
-    key = tokens.request[fired.token[in_unit]] * d_sae + fired.feature[in_unit]
+    """Each feature that fired in a span, with its largest activation there."""
+    span = tokens.spans.tokens.of_token[fired.token]
+    judged = span >= 0
+    key = span[judged] * d_sae + fired.feature[judged]
     order = np.argsort(key, kind="stable")  # made of ascending runs, one a token: fast
-    key, value = key[order], fired.value[in_unit][order].astype(np.float32)
+    key, value = key[order], fired.value[judged][order].astype(np.float32)
     first = np.flatnonzero(np.diff(key, prepend=-1))
     maximum = np.maximum(np.maximum.reduceat(value, first), 0) if len(first) else value  # acts may be negative
-    return PerFeature(bounds_of(key[first] // d_sae, len(tokens.counts)), key[first] % d_sae, maximum)
+    return PerFeature(bounds_of(key[first] // d_sae, tokens.spans.tokens.n), key[first] % d_sae, maximum)
 
 
 def _sums(tokens: Tokens, fired: Fired, errors: Errors) -> Doubles:
     """[n, len(SUMS)] over all counted tokens; the norm without massive ones."""
     l0 = np.bincount(tokens.request[fired.token], minlength=len(tokens.counts)).astype(np.float64)
     norm = np.sqrt(tokens.sq_norm)
-    columns = error_sums(tokens, errors, tokens.in_error)
-    columns += [l0, by_request(tokens, None, tokens.massive), by_request(tokens, norm, ~tokens.massive)]
+    columns = error_sums(tokens.requests, errors, tokens.in_error, tokens.in_error)
+    columns += [l0, sums_of(tokens.requests, None, tokens.massive), sums_of(tokens.requests, norm, ~tokens.massive)]
     return np.stack(columns, 1)
 
 

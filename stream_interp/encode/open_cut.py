@@ -157,6 +157,7 @@ class ClosedCut:
 def window_bytes(entry: LaneEntry) -> int:
     """What an open window of this lane holds, about."""
     r = min(entry.d_in, MOMENT_COORDINATES)
-    moments = 8 * r * r if entry.shape.projector_version == FIT else 0
+    fits = entry.shape.projector_version == FIT
+    moments, strata = 8 * r * r if fits else 0, 0 if fits else 12 * entry.d_sae * entry.shape.blocks
     examples = entry.examples.window_bytes(entry.d_sae) if entry.examples else 0
-    return 40 * entry.d_sae + 8 * entry.d_in + moments + examples + 4_096
+    return 40 * entry.d_sae + strata + 8 * entry.d_in + moments + examples + 4_096

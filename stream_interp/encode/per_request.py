@@ -1,6 +1,6 @@
-"""What fired and what was off in a batch's tokens, and sums of such things over the tokens of each request, in float64.
+"""What fired and what was off in a batch's tokens, and sums of such things over requests and spans, in float64.
 
-Each sum takes a request's tokens one after the other, so that it does not depend on the requests beside it.
+Each sum takes a group's tokens one after the other, so that it does not depend on the requests beside it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stream_interp.encode.tokens import Bools, Tokens
+from stream_interp.encode.spans import Groups
+from stream_interp.encode.tokens import Bools
 
 Doubles = NDArray[np.float64]
 
@@ -41,21 +42,20 @@ def bounds_of(request: NDArray[np.int64], n: int) -> NDArray[np.int64]:
     return np.searchsorted(request, np.arange(n + 1)).astype(np.int64)
 
 
-def by_request(tokens: Tokens, values: NDArray[np.generic] | None, where: Bools) -> Doubles:
-    """[n] float64: sums, token after token, of a per-token value (None: 1) where a mask holds."""
+def sums_of(groups: Groups, values: NDArray[np.generic] | None, where: Bools) -> Doubles:
+    """[n] float64: sums, token after token, of a value (None: 1) where a mask holds; there each token has a group."""
     chosen = None if values is None else values[where]
-    return np.bincount(tokens.request[where], chosen, minlength=len(tokens.counts)).astype(np.float64)
+    return np.bincount(groups.of_token[where], chosen, minlength=groups.n).astype(np.float64)
 
 
-def rows_by_request(tokens: Tokens, values: torch.Tensor, where: Bools) -> torch.Tensor:
+def rows_of(groups: Groups, values: torch.Tensor, where: Bools) -> torch.Tensor:
     """[n, d] float64: the same of rows [t, d]."""
     chosen = torch.from_numpy(where).to(values.device)
-    total = torch.zeros(len(tokens.counts), values.shape[1], dtype=torch.float64, device=values.device)
-    return total.index_add_(0, torch.from_numpy(tokens.request[where]).to(values.device), values[chosen].double())
+    total = torch.zeros(groups.n, values.shape[1], dtype=torch.float64, device=values.device)
+    return total.index_add_(0, torch.from_numpy(groups.of_token[where]).to(values.device), values[chosen].double())
 
 
-def error_sums(tokens: Tokens, errors: Errors, where: Bools) -> list[Doubles]:
+def error_sums(groups: Groups, errors: Errors, in_error: Bools, where: Bools) -> list[Doubles]:
     """[n] each: tokens of the error terms where a mask [t] holds, and the terms."""
-    request, own = tokens.request[tokens.in_error], where[tokens.in_error]
-    n = len(tokens.counts)
-    return [np.bincount(request[own], column, n).astype(np.float64) for column in (None, *(e[own] for e in errors))]
+    group, own = groups.of_token[in_error], where[in_error]
+    return [np.bincount(group[own], term, groups.n).astype(np.float64) for term in (None, *(e[own] for e in errors))]

@@ -33,6 +33,7 @@ class Request:
         acts: [n, d_in] float16 or float32.
         acts_out: [n, d_out], for transcoders.
         special_mask: [n] bool, true for tokens that are not counted.
+        positions: [n] integers, of the tokens in what the producer took the request from; None: not known of all.
         last_offset: offset of its last-arriving chunk; the cut that holds it counts the request.
     """
 
@@ -40,6 +41,7 @@ class Request:
     acts: NDArray[np.generic]
     acts_out: NDArray[np.generic] | None = None
     special_mask: NDArray[np.bool_] | None = None
+    positions: NDArray[np.integer] | None = None
     last_offset: int = 0
 
 
@@ -49,6 +51,7 @@ class LaneShape:
 
     Attributes:
         unit_tokens: a request's first so many counted tokens make its indicators and scores; 0 = all of them.
+        blocks: of unit_tokens tokens, the unit included, that are judged of a request that is long enough.
         mean, whitening: [r] and [kept, r] float64, None in fit.
         cap: [d_sae] float32, what a request's maximum is divided by; None in fit.
         surprise: [d_sae] float32, nats that each feature adds where it fires; None in fit, and where the projector was
@@ -61,6 +64,7 @@ class LaneShape:
     lane: Lane
     projector_version: int = FIT
     unit_tokens: int = 0
+    blocks: int = 1
     error_every: int = ERROR_EVERY
     mean: torch.Tensor | None = None
     whitening: torch.Tensor | None = None
@@ -79,6 +83,7 @@ def shape_of(lane: Lane, projector: tuple[ProjectorHeader, Arrays] | None, massi
         lane=lane,
         projector_version=header.version,
         unit_tokens=header.unit_tokens,
+        blocks=header.blocks,
         error_every=header.error_every,
         mean=torch.from_numpy(arrays["mean"].astype(np.float64)),
         whitening=torch.from_numpy(arrays["whitening"].astype(np.float64)),

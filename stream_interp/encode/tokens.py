@@ -12,48 +12,56 @@ import torch
 from numpy.typing import NDArray
 
 from stream_interp.encode.requests import LaneShape, Request, massive_tokens, squares
+from stream_interp.encode.spans import Groups, Ints, Spans
 
 Item = tuple[LaneShape, Request]
 Bools = NDArray[np.bool_]
 
+_LAST_POSITION = 2**31 - 1  # positions are the producers': any integer
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
-    """The counted tokens of n requests, t in all. Requests below unit_tokens have none here: nothing is made of them.
+    """The counted tokens of n requests, t in all.
 
     Attributes:
-        counts: [n] counted tokens of each request, of too short ones too.
-        too_short: [n].
+        counts: [n] counted tokens of each request.
+        starts: [n] position of the first of them, -1 where there is none.
+        too_short: [n] below unit_tokens, or without any token.
         x: [t, d_in] float32 on the device.
         target: [t, d_out], what the SAE explains: x, or of transcoders what the request brought along; None: nothing.
         sq_norm: [t] float32, ‖x‖².
         request: [t] the place of its request, ascending.
-        in_unit: [t] among the first unit_tokens of its request.
+        spans: which are judged together.
         massive: [t].
         in_error: [t] of the sub-sample that the error terms are about: one of error_every tokens that are not massive.
     """
 
-    counts: NDArray[np.int64]
+    counts: Ints
+    starts: Ints
     too_short: Bools
     x: torch.Tensor
     target: torch.Tensor | None
     sq_norm: NDArray[np.float32]
-    request: NDArray[np.int64]
-    in_unit: Bools
+    request: Ints
+    spans: Spans
     massive: Bools
     in_error: Bools
+
+    @property
+    def requests(self) -> Groups:
+        """The request of each token."""
+        return Groups(self.request, len(self.counts))
 
     @classmethod
     def of(cls, items: Sequence[Item], device: str, explains: Literal["input", "output", "nothing"]) -> Tokens:
         """The tokens of requests of one width, in order, for an SAE that explains so much of them."""
-        counts = np.array([_counted(request) for _, request in items], np.int64)
+        counts = np.array([counted(request) for _, request in items], np.int64)
         units = np.array([shape.unit_tokens for shape, _ in items], np.int64)
-        too_short = counts < np.maximum(units, 1)
-        lengths = np.where(too_short, 0, counts)
-        x = _matrix([_kept(r, r.acts) for _, r in items], too_short)
-        target = x if explains == "input" else _target(items, too_short) if explains == "output" else None
-        request = np.repeat(np.arange(len(items)), lengths)
-        place = np.arange(len(request)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        x = _matrix([_kept(r, r.acts) for _, r in items])
+        target = x if explains == "input" else _target(items) if explains == "output" else None
+        request = np.repeat(np.arange(len(items)), counts)
+        place = np.arange(len(request)) - np.repeat(np.cumsum(counts) - counts, counts)
         of_x = squares(x.numpy())
         massive = np.zeros(len(request), np.bool_)
         for rule in {shape.massive for shape, _ in items}:
@@ -62,10 +70,11 @@ class Tokens:
         phases = np.array([_phase(shape, r) for shape, r in items], np.int64)[request]
         every = np.array([shape.error_every for shape, _ in items], np.int64)[request]
         return cls(
-            counts=counts, too_short=too_short, x=x.to(device), sq_norm=of_x.total, request=request,
+            counts=counts, starts=np.array([_start(r, n) for (_, r), n in zip(items, counts, strict=True)], np.int64),
+            too_short=counts < np.maximum(units, 1), x=x.to(device), sq_norm=of_x.total, request=request,
             target=None if target is None else target.to(device), massive=massive,
-            in_unit=place < np.where(units == 0, counts, units)[request],
-            in_error=(_ordinary_place(massive, lengths) % every == phases) & ~massive & (target is not None),
+            spans=Spans.of(units, np.array([shape.blocks for shape, _ in items], np.int64), counts, request, place),
+            in_error=(_ordinary_place(massive, counts) % every == phases) & ~massive & (target is not None),
         )  # fmt: skip
 
 
@@ -74,13 +83,8 @@ def counted_acts(request: Request) -> NDArray[np.generic]:
     return _kept(request, request.acts)
 
 
-def encoded_tokens(shape: LaneShape, request: Request) -> int:
-    """How many of a request's tokens there are in `Tokens`."""
-    counted = _counted(request)
-    return counted if counted >= max(shape.unit_tokens, 1) else 0
-
-
-def _counted(request: Request) -> int:
+def counted(request: Request) -> int:
+    """How many of a request's tokens are counted."""
     return len(request.acts) if request.special_mask is None else int((~request.special_mask).sum())
 
 
@@ -88,14 +92,22 @@ def _kept(request: Request, acts: NDArray[Any]) -> NDArray[Any]:
     return acts if request.special_mask is None else acts[~request.special_mask]
 
 
-def _matrix(parts: Sequence[NDArray[Any]], too_short: Bools) -> torch.Tensor:
-    chosen = [part for part, short in zip(parts, too_short, strict=True) if not short]
-    return torch.from_numpy(np.concatenate(chosen or [parts[0][:0]])).float()
+def _start(request: Request, counts: int) -> int:
+    """Position of the first counted token; its place in the request where that is not known; -1 without one."""
+    if not counts:
+        return -1
+    first = 0 if request.special_mask is None else int(np.argmin(request.special_mask))
+    position = first if request.positions is None else int(request.positions[first])
+    return min(max(position, 0), _LAST_POSITION)
 
 
-def _target(items: Sequence[Item], too_short: Bools) -> torch.Tensor | None:
+def _matrix(parts: Sequence[NDArray[Any]]) -> torch.Tensor:
+    return torch.from_numpy(np.concatenate(parts)).float()
+
+
+def _target(items: Sequence[Item]) -> torch.Tensor | None:
     outs = [_kept(r, r.acts_out) for _, r in items if r.acts_out is not None]
-    return _matrix(outs, too_short) if outs else None
+    return _matrix(outs) if outs else None
 
 
 def _ordinary_place(massive: Bools, lengths: NDArray[np.int64]) -> NDArray[np.int64]:

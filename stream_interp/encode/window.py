@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from stream_interp.encode.open_stratum import OpenStratum
 from stream_interp.encode.requests import LaneShape, moment_coordinates
-from stream_interp.encode.statistics import SUMS, PerFeature, Statistics
+from stream_interp.encode.statistics import SUMS, SpanStatistics, Statistics
 from stream_interp.records.arrays import Arrays
 from stream_interp.records.lengths import BINS, length_bins
 from stream_interp.records.moments import Moments
-from stream_interp.records.window import FIT, SCORES, CutRef, LaneSums, Window, WindowHeader
+from stream_interp.records.window import FIT, CutRef, LaneSums, Window, WindowHeader, named, stratum_names
 
 
 class OpenWindow:
@@ -26,18 +26,23 @@ class OpenWindow:
 
     def __init__(self, shape: LaneShape, acts_dtype: str, d_in: int, d_sae: int, d_out: int = 0) -> None:
         self.shape, self.d_in, self.d_sae, self.acts_dtype = shape, d_in, d_sae, acts_dtype
-        self.requests = self.tokens = 0
+        self.tokens = 0
         self.not_counted: Counter[str] = Counter()
         self.proposed_dtype = ""
-        self._fired = np.zeros(d_sae, np.int32)
+        self._unit = OpenStratum(d_sae, shape.cap)
+        self._strata: dict[int, OpenStratum] = {}  # by place in `stratum_names`; without the unit
         self._tokens_fired = np.zeros(d_sae, np.int64)
-        self._act_sum, self._act_sq_sum, self._mag_sum = np.zeros((3, d_sae))
+        self._act_sum, self._act_sq_sum = np.zeros((2, d_sae))
         self._maximum = np.zeros(d_sae, np.float32)
         self._lane_sums = np.zeros(len(SUMS))
         self._target_sum = np.zeros(d_out or d_in)
-        self._lengths = np.zeros(BINS, np.int64)
-        self._scores: list[NDArray[np.float32]] = []
+        self._lengths, self._starts = np.zeros((2, BINS), np.int64)
         self._moments: Moments | None = None
+
+    @property
+    def requests(self) -> int:
+        """Counted so far: those that have a unit."""
+        return self._unit.requests
 
     @property
     def empty(self) -> bool:
@@ -45,7 +50,7 @@ class OpenWindow:
         return not self.requests and not self.not_counted.total()
 
     def add(self, stats: Statistics) -> None:
-        """Counts requests, in log order. Requests below unit_tokens enter the account and the length histogram only.
+        """Counts requests, in log order. Those below unit_tokens enter the account, the histograms and their stratum.
 
         Every sum grows by one entry after the other, so how requests come in batches changes nothing but the last
         bits of the fit moments.
@@ -53,28 +58,28 @@ class OpenWindow:
         counted = ~stats.too_short
         self.not_counted["too_short"] += int(stats.too_short.sum())
         np.add.at(self._lengths, length_bins(stats.tokens), 1)
-        self.requests += int(counted.sum())
+        np.add.at(self._starts, length_bins(stats.starts[stats.starts >= 0]), 1)
         self.tokens += int(stats.tokens[counted].sum())
-        _, feature, act = stats.firings
+        _, feature, act = stats.firings.only(counted)
         np.add.at(self._tokens_fired, feature, 1)
         np.add.at(self._act_sum, feature, act)
         np.add.at(self._act_sq_sum, feature, np.square(act))
-        self._add_maxima(stats.maxima)
+        self._add_spans(stats.spans)
         for sums in stats.sums[counted]:
             self._lane_sums += sums
         for target_sum in stats.target_sum[counted] if stats.target_sum.shape[1] else ():
             self._target_sum += target_sum
-        self._scores.append(stats.scores[counted])
         if self.shape.projector_version == FIT:
             self._add_moments(moment_coordinates(stats.fit_x, self.shape.lane))
 
-    def _add_maxima(self, maxima: PerFeature) -> None:
-        _, feature, maximum = maxima
-        np.add.at(self._fired, feature, 1)
-        np.maximum.at(self._maximum, feature, maximum)
-        if self.shape.cap is not None:
-            magnitude = np.minimum(maximum / self.shape.cap[feature], 1)
-            np.add.at(self._mag_sum, feature, magnitude.astype(np.float64))
+    def _add_spans(self, spans: SpanStatistics) -> None:
+        scores, maxima = spans.only(0)
+        self._unit.add(scores, maxima)
+        np.maximum.at(self._maximum, maxima.feature, maxima.value)
+        for stratum in np.unique(spans.stratum[spans.stratum > 0]).tolist():
+            if stratum not in self._strata:
+                self._strata[stratum] = OpenStratum(self.d_sae, self.shape.cap)
+            self._strata[stratum].add(*spans.only(stratum))
 
     def _add_moments(self, x: torch.Tensor) -> None:
         """All requests at once: the r² work of a merge is done once a batch, not once a request."""
@@ -98,23 +103,28 @@ class OpenWindow:
             projector_version=self.shape.projector_version, unit_tokens=self.shape.unit_tokens,
             tier="T2" if self.d_sae else "T0", d_in=self.d_in, d_sae=self.d_sae,
             sums=LaneSums(fit_tokens=self._moments.n if self._moments else 0, **sums),
+            strata={name: stratum.requests for name, stratum in self._by_name()},
         )  # fmt: skip
         return Window(header, self._arrays())
+
+    def _by_name(self) -> list[tuple[str, OpenStratum]]:
+        names = stratum_names(self.shape.blocks)
+        return [(names[number], stratum) for number, stratum in sorted(self._strata.items())]
 
     def _arrays(self) -> Arrays:
         ids = np.flatnonzero(self._tokens_fired).astype(np.int32)
         arrays: Arrays = {
-            "feature_ids": ids,
-            "requests_fired": self._fired[ids],
+            **self._unit.arrays(ids),
             "tokens_fired": self._tokens_fired[ids],
             "act_sum": self._act_sum[ids],
             "act_sq_sum": self._act_sq_sum[ids],
-            "mag_sum": self._mag_sum[ids],
             "request_max": self._maximum[ids],
-            "request_scores": np.concatenate([np.zeros((0, len(SCORES)), np.float32), *self._scores]),
             "x_sum": self._target_sum,
             "length_histogram": self._lengths,
+            "start_histogram": self._starts,
         }
+        for name, stratum in self._by_name():
+            arrays |= {named(name, array): values for array, values in stratum.arrays(stratum.fired()).items()}
         if self._moments:
             arrays |= {"fit_sum": self._moments.total, "fit_scatter": self._moments.packed()}
         return arrays

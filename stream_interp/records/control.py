@@ -17,7 +17,7 @@ from stream_interp.records.chunks import sha256, split
 from stream_interp.records.envelope import JSON, SAFETENSORS, Envelope, binary, read_json
 from stream_interp.records.lane import Lane
 from stream_interp.records.window import FLOAT32, DtypeName
-from stream_interp.settings import DriftSettings
+from stream_interp.settings import Blocks, DriftSettings, UnitSettings
 
 PART_TYPE = "interp.control.part.v1"
 MANIFEST_TYPE = "interp.control.manifest.v1"
@@ -63,6 +63,7 @@ class ProjectorHeader(Struct, frozen=True, kw_only=True):
     lane: Lane
     version: int
     unit_tokens: int
+    blocks: Blocks = 1  # of unit_tokens tokens that are judged of a long request, the unit included
     error_every: Annotated[int, Meta(ge=1, le=1_000_000)] = 1  # one of so many tokens is in the error terms
     d_in: int
     d_sae: int
@@ -77,7 +78,10 @@ class BaselineHeader(Struct, frozen=True, kw_only=True):
     """What DETECT tests against, frozen.
 
     Arrays: `requests_fired` [d_sae] int64; `calibration_scores` [n, scores] float32 in log order,
-    the first of SCORES: as many as were known to the windows that it was counted from.
+    the first of SCORES: as many as were known to the windows that it was counted from. Records of before have none of
+    the others: `mag_sum` [d_sae] float64; `length_histogram` and `start_histogram` [BINS] int64; `hour_requests` [168]
+    int64 and `hour_fired` [168] float64, by hour of the week; and `requests_fired`, `mag_sum` and `calibration_scores`
+    of each stratum in `strata`, as STRATUM.NAME.
     """
 
     schema_version: Literal[1] = 1
@@ -95,7 +99,7 @@ class BaselineHeader(Struct, frozen=True, kw_only=True):
     massive_share: float
     compute_dtype: DtypeName = FLOAT32  # its projector's
     origin: int = 0  # the version that was promoted; 0: this one was learnt
-    strata: dict[str, int] = field(default_factory=dict)  # requests by stratum, without those of the unit
+    strata: dict[str, int] = field(default_factory=dict)  # requests of each stratum that has enough, beside the unit
 
 
 class Order(Struct, frozen=True, kw_only=True):
@@ -135,6 +139,7 @@ class Marker(Struct, frozen=True, kw_only=True):
     drift: DriftSettings | None = None  # the settings from here on, so that a replay needs no file
     projector_version: int = 0  # of the baseline that is named
     baseline_requests: int = 0  # with `relearn`: how many it learns from
+    unit: UnitSettings | None = None  # with `relearn`
     incident_id: str = ""  # of `resolve`
     author: str = ""
     reason: str = ""

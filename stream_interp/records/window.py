@@ -22,8 +22,6 @@ from stream_interp.records.lane import Lane
 CE_TYPE = "interp.window.v1"
 CHUNK_BYTES = 900_000  # below every default of max.message.bytes
 
-UNIT = "unit"  # the stratum that every request of unit_tokens or more is in
-
 MAX_WIDTH = 1 << 23  # of d_in and d_sae: whatever a header says becomes arrays of so many numbers
 
 ERROR_EVERY = 20  # one of so many counted tokens is decoded for the error terms; less in short units
@@ -35,6 +33,11 @@ DTYPE_UNAVAILABLE = "dtype_unavailable"  # in not_counted: requests that this EN
 FIT, CALIBRATED = 0, 1  # projector_version 0 is a fit window; ≥ 1 names the projector that shaped the window
 
 DtypeName = Annotated[str, Meta(max_length=32)]
+
+# A lane's strata: groups of its requests' tokens with baselines of their own. The unit is a request's first unit_tokens
+# counted tokens, block k the k-th unit_tokens after them where a request has them all; `short` is all counted tokens of
+# a request that has fewer than a unit.
+UNIT, SHORT, BLOCK = "unit", "short", "block"
 
 # Columns of `request_scores`. New ones come last: records of a version before have fewer, the first of these.
 SCORES = ("mean_sq_norm", "mahalanobis_sq", "error_share", "l0", "massive_share", "surprise")
@@ -54,14 +57,26 @@ ARRAYS = {
     "tokens_fired": ("int64", "counted tokens above threshold"),
     "act_sum": ("float64", "activation units, counted tokens that are not massive"),
     "act_sq_sum": ("float64", "activation units squared, as act_sum"),
-    "mag_sum": ("float64", "Σ over requests of min(request maximum / cap_f, 1); 0 in fit windows"),
+    "mag_sum": (
+        "float64",
+        "Σ over requests of min(request maximum / cap_f, 1); 0 in fit windows. The sum over firing requests is equal: "
+        "one without the feature, or with it in massive tokens alone, adds 0",
+    ),
     "request_max": ("float32", "largest request maximum, activation units; what cap_f comes from"),
     "request_scores": ("float32", f"[requests, {' | '.join(SCORES)}], log order; NaN: none; old: fewer columns"),
     "x_sum": ("float64", "[d_in], or of transcoders [d_out]: Σ over error tokens of what the SAE explains"),
     "length_histogram": ("int64", "requests by counted tokens, bins of `length_bins`"),
+    "start_histogram": (
+        "int64",
+        "optional: requests by the position of their first counted token, same bins; short requests too",
+    ),
     "fit_sum": ("float64", "[r], fit windows: Σ of the moment coordinates over counted tokens that are not massive"),
     "fit_scatter": ("float32", "[r·(r+1)/2], fit windows: upper triangle of the scatter about the window's own mean"),
 }
+
+
+STRATUM_ARRAYS = ("feature_ids", "requests_fired", "mag_sum", "request_scores")
+ARRAYS |= {f"STRATUM.{n}": (ARRAYS[n][0], f"as {n}, of the requests and tokens in STRATUM") for n in STRATUM_ARRAYS}
 
 
 class CutRef(Struct, frozen=True, kw_only=True):
@@ -111,6 +126,7 @@ class WindowHeader(Struct, frozen=True, kw_only=True):
     d_in: int
     d_sae: int  # 0 where only T0 runs
     sums: LaneSums
+    strata: dict[str, int] = field(default_factory=dict)  # calibrated windows: requests by stratum, without the unit
 
     @property
     def window_id(self) -> str:
@@ -139,10 +155,23 @@ def scores_of(window: Window) -> NDArray[np.float32]:
     return widened(window.arrays["request_scores"], len(SCORES))
 
 
-def stratum_of(window: Window, name: str) -> tuple[int, Arrays]:
-    """Requests and arrays of a stratum of a window, by the names that those of the unit have."""
-    assert name == UNIT
-    return window.header.requests, window.arrays
+def stratum_names(blocks: int) -> tuple[str, ...]:
+    """The strata of a lane, the unit first."""
+    return (UNIT, SHORT, *(f"{BLOCK}{k}" for k in range(1, blocks)))
+
+
+def named(stratum: str, array: str) -> str:
+    """What an array of a stratum is called in windows and baselines."""
+    return array if stratum == UNIT else f"{stratum}.{array}"
+
+
+def stratum_of(window: Window, stratum: str) -> tuple[int, Arrays]:
+    """Requests of a window in a stratum, and what there is about them by the names that those of the unit have."""
+    if stratum == UNIT:
+        return window.header.requests, window.arrays
+    if not (requests := window.header.strata.get(stratum, 0)):
+        return 0, {name: window.arrays[name][:0] for name in STRATUM_ARRAYS}
+    return requests, {name: window.arrays[named(stratum, name)] for name in STRATUM_ARRAYS}
 
 
 def encode_window(window: Window, chunk_bytes: int = CHUNK_BYTES) -> list[Envelope]:

@@ -38,14 +38,14 @@ def test_an_armed_lane_holds_what_is_printed_and_small_change() -> None:
     driver = Driver()
     driver.learn(np.random.default_rng(1))
     driver.feed(requests(np.random.default_rng(2), 16))
-    printed = armed_bytes(D_SAE, SETTINGS.baseline_requests)
+    printed = armed_bytes(D_SAE, SETTINGS.baseline_requests, [])
     assert 0.8 * printed <= held_bytes(driver.state) <= printed + 20_000  # score tests, recent scores, sums
 
 
 def test_a_fitting_lane_holds_what_is_printed_and_small_change() -> None:
     driver = Driver()
     driver.feed(requests(np.random.default_rng(1), 80))
-    assert held_bytes(driver.state) <= learning_bytes(D_IN, D_SAE, SETTINGS.baseline_requests) + 5_000
+    assert held_bytes(driver.state) <= learning_bytes(D_IN, D_SAE, SETTINGS.baseline_requests, 0) + 5_000
 
 
 def test_made_up_lanes_cannot_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:

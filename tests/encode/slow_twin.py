@@ -47,81 +47,106 @@ def is_massive(x: list[float], rule: str) -> bool:
     return rule == "share" and len(x) >= 256 and max(v * v for v in x) > 0.9 * total
 
 
+def spans(tokens: int, unit: int, blocks: int) -> dict[str, range]:
+    """Which of a request's counted tokens are judged together."""
+    if unit == 0 or tokens < unit:
+        return {"short" if unit else "unit": range(tokens)} if tokens else {}
+    names = ["unit", *(f"block{k}" for k in range(1, blocks))]
+    return {name: range(k * unit, (k + 1) * unit) for k, name in enumerate(names) if (k + 1) * unit <= tokens}
+
+
 def twin(
-    sae: IntegerSAE | None, requests, *, unit=0, massive="off", cap=None, mean=None, whitening=None, every=20,
-    surprise=None,
+    sae: IntegerSAE | None, requests, *, unit=0, blocks=1, massive="off", cap=None, mean=None, whitening=None, every=20,
+    surprise=None, positions=None,
 ):  # fmt: skip
     """Everything of the window, as plain dicts and lists. `requests`: (acts, special or None, acts_out or None)."""
-    d_in = requests[0][0].shape[1]
     d_out = requests[0][0 if requests[0][2] is None else 2].shape[1]
-    w = {"requests": 0, "tokens": 0, "too_short": 0, "lengths": [], "fired": {}, "tokens_fired": {}, "act_sum": {},
-         "act_sq_sum": {}, "mag_sum": {}, "request_max": {}, "x_sum": [0.0] * d_out, "scores": [], "fit": [],
+    w = {"requests": 0, "tokens": 0, "too_short": 0, "lengths": [], "starts": [], "tokens_fired": {}, "act_sum": {},
+         "act_sq_sum": {}, "x_sum": [0.0] * d_out, "fit": [], "strata": {}, "request_max": {},
          "error_tokens": 0, "x_sq_sum": 0.0, "err_sq_sum": 0.0, "x_dot_xhat": 0.0, "xhat_sq_sum": 0.0, "l0_sum": 0.0,
          "massive_tokens": 0, "norm_sum": 0.0}  # fmt: skip
     for number, (acts, special, acts_out) in enumerate(requests):
         kept = [t for t in range(len(acts)) if special is None or not special[t]]
         w["lengths"].append(len(kept))
+        if kept:
+            w["starts"].append(kept[0] if positions is None else int(positions[number][kept[0]]))
+        tokens, ordinary = [], 0
+        for t in kept:
+            y = acts[t] if acts_out is None else acts_out[t]
+            tokens.append(Token(sae, [float(v) for v in acts[t]], [float(v) for v in y], massive))
+            tokens[-1].sampled = not tokens[-1].heavy and in_error(str(number), ordinary, every)
+            ordinary += not tokens[-1].heavy
         if len(kept) < max(unit, 1):
             w["too_short"] += 1
-            continue
-        w["requests"] += 1
-        w["tokens"] += len(kept)
-        one = {"fired": set(), "max": {}, "sq": [], "err": [], "target": [], "l0": [], "massive": [], "mean": [],
-               "ordinary": [], "nats": []}  # fmt: skip
-        for place, t in enumerate(kept):
-            x = [float(v) for v in acts[t]]
-            y = x if acts_out is None else [float(v) for v in acts_out[t]]
-            heavy, in_unit = is_massive(x, massive), unit == 0 or place < unit
-            values = {}
-            for f in range(sae.d_sae if sae else 0):
-                value = sum(x[j] * float(sae.W_enc[j, f]) for j in range(d_in)) + float(sae.b_enc[f])
-                if value > 0:
-                    values[f] = value
-            for f, value in values.items():
-                add(w["tokens_fired"], f, 1)
-                add(w["act_sum"], f, 0 if heavy else value)
-                add(w["act_sq_sum"], f, 0 if heavy else value * value)
-                if in_unit:
-                    one["fired"].add(f)
-                    one["max"][f] = max(one["max"].get(f, 0.0), 0.0 if heavy else value)
-            w["l0_sum"] += len(values)
-            w["massive_tokens"] += heavy
-            if in_unit:
-                one["l0"].append(len(values))
-                one["massive"].append(heavy)
-            if heavy:
-                continue
-            xhat = [0.0] * len(y) if sae is None else [
-                sum(v * float(sae.W_dec[f, i]) for f, v in values.items()) for i in range(len(y))]  # fmt: skip
-            sq, target = sum(v * v for v in x), sum(v * v for v in y)
-            err = 0.0 if sae is None else sum((a - b) ** 2 for a, b in zip(y, xhat, strict=True))
-            w["norm_sum"] += math.sqrt(sq)
-            w["fit"].append(x)
-            sampled = in_error(str(number), len(one["ordinary"]), every)
-            one["ordinary"].append(place)
-            if sampled:
-                w["error_tokens"] += 1
-                w["x_sq_sum"] += target
-                w["err_sq_sum"] += err
-                w["x_dot_xhat"] += sum(a * b for a, b in zip(y, xhat, strict=True))
-                w["xhat_sq_sum"] += sum(b * b for b in xhat)
-                w["x_sum"] = [a + b for a, b in zip(w["x_sum"], y, strict=True)]
-            if in_unit:
-                one["nats"] += [float(surprise[f]) for f in values] if surprise is not None else []
-                one["sq"].append(sq)
-                one["mean"].append(x)
-                one["err"] += [err] * sampled
-                one["target"] += [target] * sampled
-        for f in one["fired"]:
-            add(w["fired"], f, 1)
-        for f, peak in one["max"].items():
-            w["request_max"][f] = max(w["request_max"].get(f, 0.0), peak)
-            add(w["mag_sum"], f, 0.0 if cap is None else min(peak / float(cap[f]), 1.0))
-        w["scores"].append([
-            average(one["sq"]), distance(one["mean"], mean, whitening),
-            sum(one["err"]) / sum(one["target"]) if sae and sum(one["target"]) else math.nan,
-            average(one["l0"]) if sae else math.nan, average(one["massive"]), average(one["nats"])])  # fmt: skip
+        else:
+            w["requests"] += 1
+            w["tokens"] += len(kept)
+            for token in tokens:
+                add_token(w, token)
+        for name, places in spans(len(kept), unit, blocks).items():
+            stratum = w["strata"].setdefault(name, {"requests": 0, "fired": {}, "mag_sum": {}, "scores": []})
+            peaks = add_span(stratum, [tokens[k] for k in places], sae, cap, mean, whitening, surprise)
+            for f, peak in peaks.items() if name == "unit" else ():
+                w["request_max"][f] = max(w["request_max"].get(f, 0.0), peak)
     return w
+
+
+class Token:
+    """What there is to know of a token x that is to be explained as y."""
+
+    def __init__(self, sae: IntegerSAE | None, x: list[float], y: list[float], massive: str) -> None:
+        self.x, self.y, self.heavy, self.sampled, self.values = x, y, is_massive(x, massive), False, {}
+        for f in range(sae.d_sae if sae else 0):
+            value = sum(x[j] * float(sae.W_enc[j, f]) for j in range(len(x))) + float(sae.b_enc[f])
+            if value > 0:
+                self.values[f] = value
+        self.xhat = [0.0] * len(y) if sae is None else [
+            sum(v * float(sae.W_dec[f, i]) for f, v in self.values.items()) for i in range(len(y))]  # fmt: skip
+        self.sq, self.target = sum(v * v for v in x), sum(v * v for v in y)
+        self.err = 0.0 if sae is None else sum((a - b) ** 2 for a, b in zip(y, self.xhat, strict=True))
+
+
+def add_token(w, token: Token) -> None:
+    """To the sums over all tokens of requests that count."""
+    for f, value in token.values.items():
+        add(w["tokens_fired"], f, 1)
+        add(w["act_sum"], f, 0 if token.heavy else value)
+        add(w["act_sq_sum"], f, 0 if token.heavy else value * value)
+    w["l0_sum"] += len(token.values)
+    w["massive_tokens"] += token.heavy
+    if token.heavy:
+        return
+    w["norm_sum"] += math.sqrt(token.sq)
+    w["fit"].append(token.x)
+    if token.sampled:
+        w["error_tokens"] += 1
+        w["x_sq_sum"] += token.target
+        w["err_sq_sum"] += token.err
+        w["x_dot_xhat"] += sum(a * b for a, b in zip(token.y, token.xhat, strict=True))
+        w["xhat_sq_sum"] += sum(b * b for b in token.xhat)
+        w["x_sum"] = [a + b for a, b in zip(w["x_sum"], token.y, strict=True)]
+
+
+def add_span(stratum, tokens: list[Token], sae, cap, mean, whitening, surprise) -> dict[int, float]:
+    """A request to a stratum that has so many of its tokens; the largest activation of each feature that fired."""
+    peaks: dict[int, float] = {}
+    for token in tokens:
+        for f, value in token.values.items():
+            peaks[f] = max(peaks.get(f, 0.0), 0.0 if token.heavy else value)
+    stratum["requests"] += 1
+    for f, peak in peaks.items():
+        add(stratum["fired"], f, 1)
+        add(stratum["mag_sum"], f, 0.0 if cap is None else min(peak / float(cap[f]), 1.0))
+    ordinary = [token for token in tokens if not token.heavy]
+    sampled = [token for token in tokens if token.sampled]
+    target = sum(token.target for token in sampled)
+    nats = [float(surprise[f]) for token in ordinary for f in token.values] if surprise is not None else []
+    stratum["scores"].append([
+        average([token.sq for token in ordinary]), distance([token.x for token in ordinary], mean, whitening),
+        sum(token.err for token in sampled) / target if sae and target else math.nan,
+        average([len(token.values) for token in tokens]) if sae else math.nan,
+        average([token.heavy for token in tokens]), average(nats)])  # fmt: skip
+    return peaks
 
 
 def add(sums: dict[int, float], f: int, value: float) -> None:

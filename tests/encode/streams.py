@@ -31,12 +31,12 @@ class Chunk:
     dtype: str = "float16"
 
 
-def envelope(chunk: Chunk):
+def envelope(chunk: Chunk, positions=None):
     tokens = 2 * chunk.chunks if chunk.tokens is None else chunk.tokens
     acts = np.full((2, chunk.d_in), chunk.chunk + 1, chunk.dtype)
     return encode_snapshot(
         Snapshot(model_id="m", hook_name=chunk.hook, request_id=chunk.request, acts=acts, acts_dtype=chunk.dtype,
-                 chunk=chunk.chunk, chunks=chunk.chunks, request_tokens=tokens), 0,
+                 positions=positions, chunk=chunk.chunk, chunks=chunk.chunks, request_tokens=tokens), 0,
     )  # fmt: skip
 
 

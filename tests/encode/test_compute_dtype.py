@@ -33,7 +33,7 @@ from stream_interp.records.snapshot import Snapshot, encode_snapshot
 from stream_interp.records.window import FIT, SCORES, Window, decode_window, encode_window
 from stream_interp.sae import load_encoder, save_saelens
 from stream_interp.sae.precision import COMPUTE_DTYPES, Choice, in_dtype
-from stream_interp.settings import SaeSettings, Settings, SiteSettings
+from stream_interp.settings import SaeSettings, Settings, SiteSettings, UnitSettings
 from tests.encode.streams import TOPIC, feed, settings, started
 
 D_IN, D_SAE, TOKENS = 12, 40, 6
@@ -278,7 +278,8 @@ def test_a_way_is_made_once_and_shared_by_lanes(folder, sae, monkeypatch):
 
 def projector_of(window: Window, compute_dtype: str, version: int = 5):
     """As DETECT would make it of the window, but bound to this dtype."""
-    header, arrays = read_projector(make_projector(absorb(None, window), window.header.lane, version))
+    made = make_projector(absorb(None, window, 0), window.header.lane, version, UnitSettings())
+    header, arrays = read_projector(made)
     return structs.replace(header, compute_dtype=compute_dtype), arrays
 
 

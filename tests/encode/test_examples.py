@@ -47,7 +47,9 @@ def stats_of(acts, unit=0):
 def add(open_examples, requests, start=0, end=None):
     names, stats = requests
     end = min(len(names), len(names) if end is None else end)
-    open_examples.add(names[start:end], stats.of(start, end).maxima)
+    own = stats.of(start, end)
+    counted = [name for name, short in zip(names[start:end], own.too_short, strict=True) if not short]
+    open_examples.add(counted, own.spans.only(0)[1])
 
 
 def random_acts(seed, n):

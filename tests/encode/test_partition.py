@@ -11,7 +11,7 @@ from stream_interp.encode.lanes import Lanes, Site
 from stream_interp.encode.position import Position
 from stream_interp.records.window import SCORES
 from stream_interp.settings import SiteSettings
-from tests.encode.streams import Chunk, counted, feed, record, restarted, settings, started
+from tests.encode.streams import Chunk, counted, envelope, feed, record, restarted, settings, started
 
 
 def chunks(request: str, n: int, **more) -> list[Chunk]:
@@ -27,6 +27,22 @@ def test_chunks_out_of_order_are_joined_in_order():
     assert work.request.acts[:, 0].tolist() == [1, 1, 2, 2, 3, 3]
     assert work.request.last_offset == 2
     assert closed.cut.counted_records == 3
+
+
+def test_positions_travel_with_their_request_where_all_of_its_chunks_have_them():
+    found = []
+    for with_positions in ((True, True), (True, False), (False, False)):
+        partition = started(settings())
+        for k, known in enumerate(with_positions):
+            positions = np.array([7 + 2 * k, 8 + 2 * k]) if known else None
+            taken = envelope(Chunk("r", k, 2), positions)
+            feed(partition, [record(Chunk("r", k, 2), k)._replace(value=taken.value)])
+        (work,) = partition.close().cut.work
+        found.append(None if work.request.positions is None else work.request.positions.tolist())
+    assert found == [[7, 8, 9, 10], None, None]
+    partition = started(settings())
+    feed(partition, [record(Chunk("r"), 0)._replace(value=envelope(Chunk("r"), np.array([3, 4])).value)])
+    assert partition.close().cut.work[0].request.positions.tolist() == [3, 4]
 
 
 def test_interleaved_requests_count_in_the_order_of_their_last_chunks():

@@ -12,6 +12,7 @@ from safetensors.numpy import load, load_file
 from stream_interp.detect.learning import absorb, make_projector
 from stream_interp.records.control import encode_control, make_control, read_projector
 from stream_interp.records.snapshot import Snapshot, encode_snapshot
+from stream_interp.settings import UnitSettings
 from tests.encode.bad_snapshots import bad_snapshots
 from tests.encode.workers import D_IN, D_SAE, Bench, heartbeats
 from tests.workers import until
@@ -158,7 +159,8 @@ def test_projectors_bind_lanes_and_a_lane_bound_to_what_is_not_known_here_is_lef
         assert worker.terminate() == 0
     fits = {w.header.lane.hook_name: w for w in bench.windows()}
     for hook, dtype in zip(HOOKS, ("bfloat16", "float8"), strict=False):
-        header, arrays = read_projector(make_projector(absorb(None, fits[hook]), fits[hook].header.lane, version=5))
+        fit = fits[hook]
+        header, arrays = read_projector(make_projector(absorb(None, fit, 0), fit.header.lane, 5, UnitSettings()))
         bound = make_control("projector", structs.replace(header, compute_dtype=dtype), arrays, "test", "")
         bench.produce("interp.control", encode_control(bound))
     more = snapshots(20, seed=12, name="s")

@@ -55,7 +55,7 @@ def test_statistics_are_those_of_the_publishing_tool(folder, with_output):
     _, feature, value = stats.firings
     assert feature.tolist() == acts.nonzero()[:, 1].tolist()
     np.testing.assert_allclose(np.bincount(feature, value, acts.shape[1]), acts.double().sum(0).numpy(), atol=1e-3)
-    share = stats.scores[0, SCORES.index("error_share")]
+    share = stats.spans.scores[0, SCORES.index("error_share")]
     if folder == SET and with_output:
         assert share == pytest.approx(float(torch.ones_like(y).square().sum() / (y + 1).square().sum()), rel=1e-3)
     else:

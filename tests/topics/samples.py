@@ -70,13 +70,15 @@ SNAPSHOT_CHUNK = Snapshot(
     acts_dtype="float32", chunk=1, chunks=3, request_tokens=7,
 )  # fmt: skip
 
-_LENGTHS = np.bincount(length_bins(np.array([5, 5, 40])), minlength=BINS)
+_LENGTHS = np.bincount(length_bins(np.array([5, 5, 40, 3])), minlength=BINS).astype(np.int64)
+_STARTS = np.bincount(length_bins(np.array([1, 1, 1, 0])), minlength=BINS).astype(np.int64)
 _HEADER = WindowHeader(
     lane=LANE, cut=CutRef(topic="interp.activations", partition=0, a=100, b=107), requests=REQUESTS, tokens=50,
-    not_counted={"duplicate": 1}, closed_at_ms=AT_MS, acts_dtype="float16", compute_dtype="bfloat16",
+    not_counted={"duplicate": 1, "too_short": 1}, closed_at_ms=AT_MS, acts_dtype="float16", compute_dtype="bfloat16",
     projector_version=AT_MS - 1, unit_tokens=5, tier="T2", d_in=D_IN, d_sae=D_SAE,
     sums=LaneSums(error_tokens=50, x_sq_sum=210.0, err_sq_sum=12.5, x_dot_xhat=198.0, xhat_sq_sum=190.0, l0_sum=90.0,
                   norm_sum=101.0),
+    strata={"short": 1, "block1": 1},
 )  # fmt: skip
 _FEATURES = {
     "feature_ids": np.array([1, 6], np.int32),
@@ -87,16 +89,24 @@ _FEATURES = {
     "mag_sum": np.array([2.5, 0.4]),
     "request_max": np.array([2.0, 0.75], np.float32),
     "x_sum": _floats(D_IN),
-    "length_histogram": _LENGTHS.astype(np.int64),
+    "length_histogram": _LENGTHS,
+    "start_histogram": _STARTS,
+    "request_scores": _floats(REQUESTS, len(SCORES)).astype(np.float32),
 }
-WINDOW = Window(_HEADER, _FEATURES | {"request_scores": _floats(REQUESTS, len(SCORES)).astype(np.float32)})
+_OF_STRATUM = {
+    "feature_ids": np.array([6], np.int32),
+    "requests_fired": np.array([1], np.int32),
+    "mag_sum": np.array([0.2]),
+    "request_scores": _floats(1, len(SCORES)).astype(np.float32),
+}
+WINDOW = Window(_HEADER, _FEATURES | {f"{s}.{name}": a for s in _HEADER.strata for name, a in _OF_STRATUM.items()})
 _FIT_ARRAYS = {"fit_sum": _floats(D_IN), "fit_scatter": _floats(D_IN * (D_IN + 1) // 2).astype(np.float32)}
 _FIT_HEADER = WindowHeader(
     lane=LANE, cut=CutRef(topic="interp.activations", partition=0, a=93, b=100), requests=REQUESTS, tokens=50,
     closed_at_ms=AT_MS - 5_000, acts_dtype="float16", proposed_dtype="bfloat16", projector_version=0, unit_tokens=0,
     tier="T2", d_in=D_IN, d_sae=D_SAE, sums=LaneSums(error_tokens=50, fit_tokens=50),
 )  # fmt: skip
-WINDOW_FIT = Window(_FIT_HEADER, WINDOW.arrays | _FIT_ARRAYS)
+WINDOW_FIT = Window(_FIT_HEADER, _FEATURES | _FIT_ARRAYS)
 
 CUT = Cut(
     topic="interp.activations", partition=0, a=100, b=107, read_from=106, closed_at_ms=AT_MS, records=7,
@@ -149,8 +159,8 @@ STATUS_CRITICAL = Status(
 PROJECTOR = make_control(
     "projector",
     ProjectorHeader(
-        lane=LANE, version=AT_MS - 1, unit_tokens=5, d_in=D_IN, d_sae=D_SAE, fit_requests=2_000, fit_tokens=10_000,
-        shrinkage=0.0, kept_directions=3, compute_dtype="bfloat16",
+        lane=LANE, version=AT_MS - 1, unit_tokens=5, blocks=2, d_in=D_IN, d_sae=D_SAE, fit_requests=2_000,
+        fit_tokens=10_000, shrinkage=0.0, kept_directions=3, compute_dtype="bfloat16",
     ),
     {
         "mean": _floats(D_IN).astype(np.float32),
@@ -165,11 +175,19 @@ BASELINE = make_control(
     BaselineHeader(
         lane=LANE, version=AT_MS, projector_version=AT_MS - 1, requests=REQUESTS, fit_requests=2_000, tokens=50,
         too_short=0, provisional=True, explained_variance=0.82, l0=1.7, norm=2.0, massive_share=0.0,
-        compute_dtype="bfloat16",
+        compute_dtype="bfloat16", strata={"short": 2},
     ),
     {
         "requests_fired": np.arange(D_SAE, dtype=np.int64) % REQUESTS,
         "calibration_scores": _floats(REQUESTS, len(SCORES)).astype(np.float32),
+        "mag_sum": np.linspace(0.0, 1.5, D_SAE),
+        "length_histogram": _LENGTHS,
+        "start_histogram": _STARTS,
+        "hour_requests": np.bincount([0, 1, 1], minlength=168).astype(np.int64),
+        "hour_fired": np.bincount([0, 1], [3.0, 4.0], minlength=168),
+        "short.requests_fired": np.arange(D_SAE, dtype=np.int64) % 2,
+        "short.mag_sum": np.linspace(0.0, 0.5, D_SAE),
+        "short.calibration_scores": _floats(2, len(SCORES)).astype(np.float32),
     },
     "detect", "end of calibrate",
 )  # fmt: skip

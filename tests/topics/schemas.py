@@ -48,6 +48,14 @@ PROJECTOR_ARRAYS = {
 BASELINE_ARRAYS = {
     "requests_fired": ("int64", "[d_sae], calibration requests in which the feature fired"),
     "calibration_scores": ("float32", window.ARRAYS["request_scores"][1]),
+    "mag_sum": ("float64", "optional: [d_sae], Σ mag_sum of the calibration windows"),
+    "length_histogram": ("int64", "optional: [bins], as of windows; of all requests that passed while it was counted"),
+    "start_histogram": ("int64", "optional: [bins], as length_histogram"),
+    "hour_requests": ("int64", "optional: [168], calibration requests by hour of the week, UTC, Monday 0h first"),
+    "hour_fired": ("float64", "optional: [168], Σ over features of requests_fired, as hour_requests"),
+    "STRATUM.requests_fired": ("int64", "as requests_fired, of each stratum in `strata`"),
+    "STRATUM.mag_sum": ("float64", "as mag_sum, of each stratum in `strata`"),
+    "STRATUM.calibration_scores": ("float32", "as calibration_scores, of each stratum in `strata`"),
 }
 ARRAY_RECORDS: dict[str, tuple[type[msgspec.Struct], Arrays]] = {
     "window": (window.WindowHeader, window.ARRAYS),
