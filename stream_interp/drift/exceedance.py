@@ -52,6 +52,11 @@ class Exceedance:
         """[C, K·len(RANKS)], of the null rates; asked for at every window."""
         return esr.log_normaliser(self.null_rates.ravel(), "up")
 
+    @cached_property
+    def factors(self) -> tuple[Floats, Floats]:
+        """L of a request that does not exceed the threshold, and of one that does; [C, K·len(RANKS)] each."""
+        return np.exp(-self.log_norm), np.exp(LOG_ODDS[:, None] - self.log_norm)
+
     @property
     def armed(self) -> NDArray[np.bool_]:
         """[K]: tests with at least one usable threshold."""
@@ -99,14 +104,13 @@ def path(tests: Exceedance, m: Floats, over: NDArray[np.bool_], w: float) -> Flo
         over: [n, K, len(RANKS)] from `exceeds`.
         w: weeks since the request before, of each request.
     """
-    silent, fired = esr.bernoulli_factors(tests.log_norm, LOG_ODDS)
-    likelihood = np.where(over.reshape(len(over), 1, -1), fired, silent)
-    states = np.empty_like(likelihood)
+    silent, fired = tests.factors
+    states: Floats = np.where(over.reshape(len(over), 1, -1), fired, silent)  # L, and in its place the state after it
     with np.errstate(over="ignore"):  # saturates at the ceiling
-        for factor, state in zip(likelihood, states, strict=True):
-            np.add(m, w, out=state)
-            state *= factor
-            m = np.minimum(state, esr.CEILING, out=state)
+        saturates = (m.max(initial=0.0) + w * len(over)) * fired.max(initial=1.0) ** len(over) > esr.CEILING
+        for state in states:
+            state *= m + w
+            m = np.minimum(state, esr.CEILING, out=state) if saturates else state
     return states
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import cycle
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from river.drift import ADWIN, PageHinkley
 
 from stream_interp.detect.armed.features import DIRECTIONS
@@ -90,31 +92,56 @@ def _decode() -> Row:
 
 
 def _ticks() -> Iterator[Row]:
-    streams = 65_536
-    rng = np.random.default_rng(0)
-    p = rng.uniform(0.001, 0.3, streams)
-    state = {direction: np.zeros((len(esr.ODDS_RATIOS), streams)) for direction in DIRECTIONS}
-    fired = np.flatnonzero(rng.random(streams) < p)
-    x = np.ones(len(fired))
+    """Windows in which 3 % of the features fire; of one lane, or of more in turn than a cache holds the states of."""
+    streams, rng = 65_536, np.random.default_rng(0)
     detectors = [ADWIN() for _ in range(512)]  # a Python object a stream: 65,536 of them would take minutes
     row = (rng.random(len(detectors)) < 0.1).astype(float).tolist()
-
-    def tick() -> None:
-        for direction in DIRECTIONS:
-            state[direction] = esr.update(state[direction], 1e-5, 1, p, direction, fired, x)
 
     def river_loop() -> None:
         for _ in range(streams // len(detectors)):
             for detector, value in zip(detectors, row, strict=True):
                 detector.update(value)
 
-    def one_pass() -> None:
-        for direction in DIRECTIONS:
-            np.multiply(state[direction], 1.0)
+    for n in (1, 32):
+        p = rng.uniform(0.0, 0.06, streams) / n
+        name = f"one e-SR tick of {streams} features, both directions, n = {n}"
+        if n == 1:
+            yield compare(name, _tick_of(1, n, p), river_loop, "river's ADWIN on as many streams")
+        for lanes in (1, 8):
+            tick, one_pass = _tick_of(lanes, n, p), _pass_of(lanes, streams)
+            yield compare(f"{name}, lanes in turn: {lanes}", tick, one_pass, "a read and a write of its own state")
+        tick = _tick_of(1, n, p, esr.value)
+        yield compare(f"{name}, and its statistic", tick, _pass_of(1, streams), "a read and a write of its own state")
 
-    name = f"one e-SR tick of {streams} features, both directions"
-    yield compare(name, tick, river_loop, "river's ADWIN on as many streams")
-    yield compare(name, tick, one_pass, "one read and write of its own state")
+
+def _tick_of(
+    lanes: int, n: int, p: NDArray[np.float64], then: Callable[[NDArray[np.float64]], Any] = id
+) -> Callable[[], None]:
+    """A tick of each lane."""
+    rng = np.random.default_rng(1)
+    counts = [rng.binomial(n, p) for _ in range(8)]
+    windows = cycle([(np.flatnonzero(x), x[x > 0].astype(float)) for x in counts])
+    states = [{d: np.zeros((len(esr.ODDS_RATIOS), len(p))) for d in DIRECTIONS} for _ in range(lanes)]
+
+    def tick() -> None:
+        for state in states:
+            fired, x = next(windows)
+            for direction in DIRECTIONS:
+                state[direction] = esr.update(state[direction], n * 1e-5, n, p, direction, fired, x)
+                then(state[direction])
+
+    return tick
+
+
+def _pass_of(lanes: int, streams: int) -> Callable[[], None]:
+    """Each lane's state is read once, and another's, which is there already, is written once."""
+    states = np.ones((2, lanes, len(DIRECTIONS), len(esr.ODDS_RATIOS), streams))
+
+    def one_pass() -> None:
+        for before, after in zip(*states, strict=True):
+            np.multiply(before, 1.0, out=after)
+
+    return one_pass
 
 
 def _classical(name: str, river: Callable[[], Any]) -> Row:

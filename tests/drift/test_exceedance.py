@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import beta, binomtest
 
-from stream_interp.drift import budget, exceedance, intervals
+from stream_interp.drift import budget, esr, exceedance, intervals
 
 
 def test_clopper_pearson_equals_scipy() -> None:
@@ -98,6 +98,27 @@ def _alarms(tests: exceedance.Exceedance, scores: np.ndarray, per_request: float
         if exceedance.value(tests, m)[0] >= 1.0:
             m, alarms = exceedance.initial(tests), alarms + 1
     return alarms
+
+
+@pytest.mark.parametrize("requests", [1, 40, 600])
+@pytest.mark.parametrize("start", [0.0, 1e-3, 1e200, esr.CEILING])
+@pytest.mark.parametrize("share", [0.0, 0.05, 1.0])
+def test_a_path_equals_its_requests_one_by_one_bit_for_bit(requests: int, start: float, share: float) -> None:
+    """From nothing to saturation: within one path, across two, and from a state that is there already."""
+    rng = np.random.default_rng(4)
+    tests = exceedance.build(rng.standard_normal((1_200, 2)).astype(np.float32), [(0, 1), (0, -1), (1, 1)], 1e-5)
+    m = slow = np.full_like(exceedance.initial(tests), start)
+    log_norm = esr.log_normaliser(tests.null_rates.ravel(), "up")
+    for _ in range(2):
+        over = rng.random((requests, 3, len(exceedance.RANKS))) < share
+        path = exceedance.path(tests, m, over, 1e-5)
+        for i, exceeded in enumerate(over.reshape(requests, -1)):
+            log_l = np.where(exceeded, exceedance.LOG_ODDS[:, None] - log_norm, -log_norm)
+            with np.errstate(over="ignore"):
+                slow = np.minimum((slow + 1e-5) * np.exp(log_l), esr.CEILING)
+            np.testing.assert_array_equal(path[i], slow)
+        m = path[-1]
+    assert share < 1 or requests < 600 or (slow[-1, tests.usable.ravel()] == esr.CEILING).all()
 
 
 def test_shares_of_the_budget_add_up_to_one() -> None:

@@ -181,8 +181,5 @@ def _components(tests: FeatureTests, m: Floats, seen: Seen, w: float) -> Floats:
     if tests.kind.measure == "magnitude":
         some = seen.mag > 0
         return esr.update(m, w, seen.n, tests.p, direction, seen.ids[some], seen.mag[some], ratios)
-    after = m + w  # where a feature did not fire there is nothing to say of how strongly
-    every = np.arange(len(seen.ids))
-    of_fired = esr.update(m[:, seen.ids], w, seen.fired, tests.p[seen.ids], direction, every, seen.mag, ratios)
-    after[:, seen.ids] = of_fired
-    return np.minimum(after, esr.CEILING, out=after)
+    # where a feature did not fire there is nothing to say of how strongly
+    return esr.update(m, w, seen.fired, tests.p, direction, seen.ids, seen.mag, ratios)
