@@ -68,6 +68,7 @@ class DriftSettings(Struct, frozen=True, kw_only=True):
     requests_per_week: Positive = 100_000.0  # converts requests to weeks where clock = requests
     tolerance: Annotated[float, Meta(ge=1)] = 1.2  # rate ratios within it are not drift
     sla_requests: Count = 2_000  # coverage: what can be seen within so many requests
+    seasonality: Literal["off", "hour_of_week"] = "off"  # rates that follow the hour, UTC, as they did in the baseline
 
 
 class BaselineSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

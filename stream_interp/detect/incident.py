@@ -187,14 +187,14 @@ def _named(found: Crossings, tests: Tests) -> dict[Of, NDArray[np.int64]]:
 
 def _declared(found: Crossings, tests: Tests) -> dict[Of, NDArray[np.int64]]:
     """By tests, what e-d-BH names over all tests of a group together."""
-    named = dict[Of, NDArray[np.int64]]()
-    for group in ("features", "magnitude"):
+    named = {of: np.zeros(0, np.int64) for of in found.features}
+    for group in {"features", "magnitude"} & tests.thresholds.keys():
         of_group = [of for of in found.features if tests.strata[of.stratum].features[of.kind].kind.group == group]
         armed = [np.flatnonzero(tests.strata[of.stratum].features[of.kind].armed) for of in of_group]
         values = [found.tick.features[of][index] for of, index in zip(of_group, armed, strict=True)]
         ends = np.cumsum([len(index) for index in armed])
         all_values = np.concatenate([np.zeros(0), *values])
-        declared = e_d_bh(all_values, max(len(all_values), 1) / tests.a_weeks(group))
+        declared = e_d_bh(all_values, len(all_values) / tests.a_weeks(group))
         bounds = np.searchsorted(declared, [0, *ends])
         for k, (of, index) in enumerate(zip(of_group, armed, strict=True)):
             start = int(ends[k]) - len(index)
@@ -229,8 +229,8 @@ def _lane_requests(tests: Tests, stratum: str, requests: NDArray[np.int32]) -> F
     return scaled
 
 
-def recovered_or_not(incident: Incident, tests: Tests, window: Window) -> tuple[Incident, bool]:
-    """Feeds a later window to the recovery of every listed test; True once all of them reached 20."""
+def recovered_or_not(incident: Incident, tests: Tests, window: Window, at_ms: int) -> tuple[Incident, bool]:
+    """Feeds a window of the lane's time `at_ms` to the recovery of every listed test; True once all reached 20."""
     fed = dict(incident.listed)
     for name, of in incident.listed.items():
         stratum, kind = parse(name)
@@ -240,7 +240,8 @@ def recovered_or_not(incident: Incident, tests: Tests, window: Window) -> tuple[
         if kind == SCORES_KIND:
             fed[name] = feed_scores(of, own, widened(arrays["request_scores"], len(SCORES)))
         else:
-            fed[name] = feed_features(of, own, kind, seen_in(n, arrays))
+            factor = tests.factor(own.features[kind].kind.direction, at_ms)
+            fed[name] = feed_features(of, own.features[kind], seen_in(n, arrays), factor)
     if not window.header.requests:
         return replace(incident, listed=fed), False
     lowest = min(of.evidence_of_recovery for of in fed.values())

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_interp.detect.armed import StratumTests
-from stream_interp.detect.armed.features import Seen, counts
+from stream_interp.detect.armed.features import FeatureTests, Seen, counts, null_at
 from stream_interp.drift import esr, exceedance, recovery
 from stream_interp.drift.esr import Floats
 
@@ -101,12 +101,11 @@ def join(
     )
 
 
-def feed_features(listed: Listed, tests: StratumTests, kind: str, seen: Seen) -> Listed:
-    """A later window, for the recovery of features."""
-    of = tests.features[kind]
+def feed_features(listed: Listed, of: FeatureTests, seen: Seen, factor: float) -> Listed:
+    """A later window, for the recovery of features; their null rates are `factor` times those of the baseline."""
     n, x = counts(of.kind, seen, listed.index, len(of.p))
     tick = listed.tick + 1
-    e = recovery.update(listed.e, tick, of.p[listed.index].astype(np.float64), of.kind.direction, n, x)
+    e = recovery.update(listed.e, tick, null_at(of, factor)[listed.index], of.kind.direction, n, x)
     return replace(listed, e=e, tick=tick)
 
 

@@ -221,7 +221,7 @@ def _tick(state: LaneState, window: Window, elapsed_ms: int) -> StepResult:
     assert state.evidence is not None
     n, tests, drift = window.header.requests, state.tests, state.settings.drift
     weeks = n / drift.requests_per_week if drift.clock == "requests" else elapsed_ms / MS_PER_WEEK
-    tick = armed.update(tests, state.evidence, window, weeks)
+    tick = armed.update(tests, state.evidence, window, weeks, state.closed_at_ms)
     recent = np.concatenate([widened(state.recent_scores, len(SCORES)), scores_of(window)])
     sums, with_sae = health.of_window(window), window.header.d_sae > 0
     state = replace(
@@ -265,7 +265,7 @@ def _judge(state: LaneState, window: Window, tick: armed.Tick) -> StepResult:
     assert state.tests is not None
     was, recovered = state.incident, False
     if was is not None:
-        was, recovered = recovered_or_not(was, state.tests, window)
+        was, recovered = recovered_or_not(was, state.tests, window, state.closed_at_ms)
     if was is not None and recovered:
         resolved = replace(state, incident=None, evidence=renewed(state))
         return StepResult(resolved, (incident_alert(state, was, "resolved", window.header.window_id),))

@@ -63,7 +63,7 @@ def alarms(detector: Detector, requests: Requests) -> Iterator[Alarm]:
 
 def _tick(detector: Detector, evidence: Evidence, window: Window) -> tuple[Evidence, frozenset[Group]]:
     tests, weeks = detector.tests, window.header.requests / detector.requests_per_week
-    tick = armed.update(tests, evidence, window, weeks)
+    tick = armed.update(tests, evidence, window, weeks, at_ms=None)
     return tick.evidence, crossings(tests, tick).groups
 
 

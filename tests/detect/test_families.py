@@ -59,7 +59,7 @@ def window(rng: np.random.Generator, rate: Floats, strength: Floats, n: int = 32
 def until_crossed(rate: Floats, strength: Floats, seed: int, at_most: int = 600) -> armed.Tick | None:
     rng, evidence = np.random.default_rng(seed), armed.no_evidence(TESTS)
     for _ in range(at_most):
-        tick = armed.update(TESTS, evidence, window(rng, rate, strength), 32 / DRIFT.requests_per_week)
+        tick = armed.update(TESTS, evidence, window(rng, rate, strength), 32 / DRIFT.requests_per_week, None)
         evidence = tick.evidence
         if crossings(TESTS, tick).groups:
             return tick
@@ -135,7 +135,7 @@ def test_a_mean_is_the_mean_of_its_members() -> None:
 
 
 def test_features_are_named_by_e_d_bh_over_the_whole_group() -> None:
-    tick = armed.update(TESTS, armed.no_evidence(TESTS), window(np.random.default_rng(5), RATE, STRENGTH), 1e-3)
+    tick = armed.update(TESTS, armed.no_evidence(TESTS), window(np.random.default_rng(5), RATE, STRENGTH), 1e-3, None)
     rng, a_weeks = np.random.default_rng(6), TESTS.a_weeks("features")
     kinds = [Of("unit", "rate up"), Of("unit", "rate down")]
     for of in kinds:
@@ -151,7 +151,7 @@ def test_features_are_named_by_e_d_bh_over_the_whole_group() -> None:
 
 def test_a_window_without_requests_lets_the_time_pass() -> None:
     nobody = window(np.random.default_rng(7), RATE, STRENGTH, n=0)
-    tick = armed.update(TESTS, armed.no_evidence(TESTS), nobody, 0.25)
+    tick = armed.update(TESTS, armed.no_evidence(TESTS), nobody, 0.25, None)
     for kind in KINDS:
         own = TESTS.unit.features[str(kind)].armed
         assert (tick.features["unit", str(kind)][own] == 0.25).all()

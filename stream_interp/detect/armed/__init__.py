@@ -13,10 +13,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_interp.detect.armed import coverage, features, means, scores, traffic
+from stream_interp.detect.armed import coverage, features, means, scores, season, traffic
 from stream_interp.detect.armed.features import KINDS, RATES, FeatureEvidence, FeatureTests, Kind, seen_in
 from stream_interp.detect.armed.means import MeanTests
 from stream_interp.detect.armed.scores import SCORE_TESTS, ScoreEvidence, ScorePeaks
+from stream_interp.detect.armed.season import Season
 from stream_interp.detect.armed.traffic import TrafficEvidence, TrafficTests
 from stream_interp.drift import budget
 from stream_interp.drift.esr import Direction, Floats
@@ -64,6 +65,7 @@ class Tests:
     Attributes:
         strata: by name, the unit first.
         means: of the unit's rate tests, by direction; none of a baseline of before there were such tests.
+        season: of the features' rates; None: they are the same at all times.
         traffic: of lengths and positions; they open no incident.
         thresholds: A in weeks, by group.
         detectable_ratio: [d_sae] float32 smallest rate ratio seen within `drift.sla_requests`, inf where none is.
@@ -72,6 +74,7 @@ class Tests:
     strata: dict[str, StratumTests]
     means: dict[Direction, MeanTests]
     traffic: TrafficTests
+    season: Season | None
     thresholds: dict[str, float]
     detectable_ratio: NDArray[np.float32]
 
@@ -99,6 +102,10 @@ class Tests:
     def features_not_covered(self) -> int:
         """Features of which no change of up to 64-fold would be seen within `drift.sla_requests`."""
         return int(np.isinf(self.detectable_ratio).sum())
+
+    def factor(self, direction: Direction, at_ms: int | None) -> float:
+        """Of the null rates at a time of the lane, Unix epoch ms; None: of no time."""
+        return self.season.factor(direction, at_ms) if self.season is not None and at_ms is not None else 1.0
 
     def a_weeks(self, group: str) -> float:
         """A of each test of a group; inf where it has none."""
@@ -134,7 +141,8 @@ def build(baseline: BaselineHeader, arrays: Arrays, settings: DriftSettings) -> 
     up, down = (unit.features[str(kind)] for kind in RATES)
     rate = np.maximum(unit.fired, 0.5) / max(unit.requests, 1)
     ratio = coverage.detectable_ratio(rate, up, down, a_weeks.get("features", np.inf), settings)
-    return Tests(strata, of_means, traffic.build(arrays, settings), a_weeks, ratio.astype(np.float32))
+    of_traffic, of_hours = traffic.build(arrays, settings), season.build(arrays, settings)
+    return Tests(strata, of_means, of_traffic, of_hours, a_weeks, ratio.astype(np.float32))
 
 
 def _own(arrays: Arrays, stratum: str) -> Arrays:
@@ -214,14 +222,18 @@ class Tick:
     scores: dict[str, ScorePeaks]
 
 
-def update(tests: Tests, evidence: Evidence, window: Window, w: float) -> Tick:
-    """One window of w weeks: all tests of all strata. A stratum without requests in it lets the time pass."""
+def update(tests: Tests, evidence: Evidence, window: Window, w: float, at_ms: int | None) -> Tick:
+    """One window of w weeks: all tests of all strata. A stratum without requests in it lets the time pass.
+
+    `at_ms` is the lane's time, Unix epoch; None for requests that were drawn, which are of no time.
+    """
     strata, of_features, of_scores = {}, dict[tuple[str, str], Floats](), dict[str, ScorePeaks]()
     for name, own in tests.strata.items():
         before, (n, arrays) = evidence.strata[name], stratum_of(window, name)
         seen, after = seen_in(n, arrays), dict[str, FeatureEvidence]()
         for kind, of in own.features.items():
-            after[kind], of_features[name, kind] = features.tick(of, before.features[kind], seen, w)
+            factor = tests.factor(of.kind.direction, at_ms)
+            after[kind], of_features[name, kind] = features.tick(of, before.features[kind], seen, w, factor)
         rows = widened(arrays["request_scores"], len(SCORES))
         moved, of_scores[name] = scores.tick(own.scores, before.scores, rows, w, tests.score_thresholds(name))
         strata[name] = StratumEvidence(after, moved)

@@ -142,9 +142,7 @@ def build(
         p = np.where(covered & (p > 0), p, np.float32(-np.inf))
     silent = np.zeros(0, np.float32)
     if kind.measure == "rate":
-        ratio = esr.ODDS_RATIOS[_CUSUM : _CUSUM + 1]
-        placeholder = np.where(np.isfinite(p), p, 0.5).astype(np.float64)
-        silent = esr.log_normaliser(placeholder, kind.direction, ratio)[0].astype(np.float32)
+        silent = _silent(kind, p.astype(np.float64)).astype(np.float32)
     return FeatureTests(kind, p, silent)
 
 
@@ -158,15 +156,34 @@ def initial(tests: FeatureTests) -> FeatureEvidence:
     )
 
 
-def tick(tests: FeatureTests, before: FeatureEvidence, seen: Seen, w: float) -> tuple[FeatureEvidence, Floats]:
+def null_at(tests: FeatureTests, factor: float) -> Floats:
+    """[d_sae] boundary of the null where rates, or their odds, are known to be `factor` times those of the baseline.
+
+    For rare features that is the same; dense ones cannot follow a rate beyond 1, so the further of the two holds. How
+    strongly a feature fires where it does has no such rhythm.
+    """
+    p = tests.p.astype(np.float64)
+    if factor == 1.0 or tests.kind.measure == "magnitude_when_fired":
+        return p
+    known = np.where(tests.armed, p, 0.5)
+    of_rate, of_odds = np.minimum(known * factor, 1.0), known * factor / (1 - known + known * factor)
+    further = np.maximum if tests.kind.direction == "up" else np.minimum
+    return np.where(tests.armed, further(of_rate, of_odds), p)
+
+
+def tick(
+    tests: FeatureTests, before: FeatureEvidence, seen: Seen, w: float, factor: float = 1.0
+) -> tuple[FeatureEvidence, Floats]:
     """One window of w weeks; and the statistic of each test after it, [d_sae] weeks, 0 where unarmed."""
-    m = _components(tests, before.m, seen, w)
+    p = null_at(tests, factor)
+    m = _components(tests, p, before.m, seen, w)
     value = np.where(tests.armed, esr.value(m), 0.0)
     n_since = before.n_since + np.int32(seen.n)
     if tests.kind.measure != "rate":
         n_since[value <= w] = 0
         return FeatureEvidence(m, n_since, before.cusum, before.x_since), value
-    cusum, x_since = before.cusum - seen.n * tests.silent.astype(np.float64), before.x_since.copy()
+    silent = tests.silent.astype(np.float64) if factor == 1.0 else _silent(tests.kind, p)
+    cusum, x_since = before.cusum - seen.n * silent, before.x_since.copy()
     cusum[seen.ids] += esr.log_odds(tests.kind.direction)[_CUSUM] * seen.fired
     x_since[seen.ids] += seen.fired.astype(np.int32)
     over = cusum <= 0
@@ -174,12 +191,19 @@ def tick(tests: FeatureTests, before: FeatureEvidence, seen: Seen, w: float) -> 
     return FeatureEvidence(m, n_since, cusum, x_since), value
 
 
-def _components(tests: FeatureTests, m: Floats, seen: Seen, w: float) -> Floats:
+def _silent(kind: Kind, p: Floats) -> Floats:
+    """What the CUSUM loses in a request without the feature, [d_sae]."""
+    placeholder = np.where(np.isfinite(p), p, 0.5)
+    lost: Floats = esr.log_normaliser(placeholder, kind.direction, esr.ODDS_RATIOS[_CUSUM : _CUSUM + 1])[0]
+    return lost
+
+
+def _components(tests: FeatureTests, p: Floats, m: Floats, seen: Seen, w: float) -> Floats:
     direction, ratios = tests.kind.direction, tests.kind.ratios
     if tests.kind.measure == "rate":
-        return esr.update(m, w, seen.n, tests.p, direction, seen.ids, seen.fired, ratios)
+        return esr.update(m, w, seen.n, p, direction, seen.ids, seen.fired, ratios)
     if tests.kind.measure == "magnitude":
         some = seen.mag > 0
-        return esr.update(m, w, seen.n, tests.p, direction, seen.ids[some], seen.mag[some], ratios)
+        return esr.update(m, w, seen.n, p, direction, seen.ids[some], seen.mag[some], ratios)
     # where a feature did not fire there is nothing to say of how strongly
-    return esr.update(m, w, seen.fired, tests.p, direction, seen.ids, seen.mag, ratios)
+    return esr.update(m, w, seen.fired, p, direction, seen.ids, seen.mag, ratios)
