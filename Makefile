@@ -4,10 +4,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench clean
+.PHONY: help install demo test statistics check bench clean
 
 help: ## this list
-	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
 
 install: $(INSTALLED) ## virtual environment in .venv with the pinned versions
 
@@ -24,6 +24,9 @@ demo: $(INSTALLED) ## see a planted drift found, on a real Kafka, in a minute
 
 test: $(INSTALLED) ## all tests; the first run downloads the jars of Apache Kafka
 	$(BIN)/python -m pytest -n 3 --dist loadfile # the integration tests mostly wait
+
+statistics: $(INSTALLED) ## the promises about error rates in their full form; minutes to hours
+	STREAM_INTERP_FULL=1 $(BIN)/python -m pytest -m statistical -rA tests/statistical
 
 check: $(INSTALLED) ## lint, format, types, layers
 	$(BIN)/ruff check
