@@ -12,7 +12,17 @@ from stream_interp.records.envelope import rfc3339
 TOP_FEATURES = 5
 REASON_CHARS = 200
 LIST_COLUMNS = ["incident", "now", "severity", "cause", "lane_id", "lane", "features", "at", "ack", "silence"]
-FEATURE_COLUMNS = ["feature", "label", "direction", "rate before", "rate now", "log e", "threshold", "request"]
+FEATURE_COLUMNS = [
+    "feature",
+    "label",
+    "direction",
+    "rate before",
+    "rate now",
+    "ratio, 90 %",
+    "log e",
+    "threshold",
+    "request",
+]
 SCORE_COLUMNS = ["score", "direction", "group", "median before", "median now", "log e", "threshold", "request"]
 STORY_COLUMNS = ["at", "what", "severity", "request", "detail"]
 _LANE_STATES = ("blind", "integrity_error", "noted")
@@ -72,6 +82,12 @@ def headline(state: AlertState, now_ms: int) -> list[str]:
             f"opened at request {state.opened_request} since the lane was armed; the change began near request "
             f"{state.change_estimate_request}; judged by baseline {state.baseline_version}"
         )
+    if state.change_low_request is not None:
+        lines.append(
+            f"with 90 % confidence it began in requests {state.change_low_request} to {state.change_high_request}, in "
+            f"windows at offsets {state.change_low_offset} to {state.change_high_offset} of partition "
+            f"{state.position.partition}"
+        )
     if not state.explanations_reliable:
         lines.append(
             "explanations are unreliable: the SAE itself is unhealthy on this lane, do not trust feature names"
@@ -87,8 +103,16 @@ def feature_row(drift: FeatureDrift) -> list[object]:
     """A row of FEATURE_COLUMNS."""
     return [
         drift.feature, cut(drift.label) or None, drift.direction, f"{drift.rate_baseline:.2%}", f"{drift.rate_now:.2%}",
+        ratio_text(drift),
         f"{drift.log_e:.1f}", f"{drift.log_threshold:.1f}", drift.detected_request,
     ]  # fmt: skip
+
+
+def ratio_text(drift: FeatureDrift) -> str | None:
+    """The interval of the rate now over the baseline's, once there is one."""
+    if drift.ratio_low is None:
+        return None
+    return f"×{drift.ratio_low:.2f} to " + ("any" if drift.ratio_high is None else f"×{drift.ratio_high:.2f}")
 
 
 def score_row(drift: ScoreDrift) -> list[object]:
@@ -106,7 +130,8 @@ def story_row(event: Alert | Annotation) -> list[object]:
         spoken = Said(author=event.author, reason=event.reason, at_ms=event.at_ms, until_ms=event.until_ms)
         return [rfc3339(event.at_ms), event.kind, None, None, said(spoken, event.at_ms)]
     groups = ", ".join(event.groups) + (f": {event.features_drifted} features" if event.features_drifted else "")
-    detail = " · ".join(part for part in (groups, cut(event.note, REASON_CHARS)) if part)
+    found = f"began in requests {event.change_low_request} to {event.change_high_request}" if event.after_alarm else ""
+    detail = " · ".join(part for part in (groups, found, cut(event.note, REASON_CHARS)) if part)
     return [rfc3339(event.at_ms), event.transition, event.severity, event.request, detail or None]
 
 

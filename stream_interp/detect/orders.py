@@ -13,7 +13,7 @@ from stream_interp.detect.alerts import TRAFFIC_MIX, incident_alert, incident_id
 from stream_interp.detect.armed.canary import Canary
 from stream_interp.detect.incident import Incident
 from stream_interp.detect.state import Baseline, DetectSettings, LaneState, no_scores
-from stream_interp.detect.step import CANARY, NOT_STATIONARY, StepResult, arm, renewed, sound_again
+from stream_interp.detect.step import CANARY, NOT_STATIONARY, StepResult, arm, begin_evidence, sound_again
 from stream_interp.records.alert import ENDS, Alert, Position
 from stream_interp.records.control import Marker, Versioned, read_baseline
 from stream_interp.settings import DriftSettings
@@ -41,7 +41,7 @@ def resolve(state: LaneState, marker: Marker, position: Position) -> StepResult:
         return StepResult(after)
     note = f"resolved by {marker.author or 'unknown'} (as claimed): {marker.reason}"
     alert = _ended(after, state.incident, note, marker.version)
-    return StepResult(replace(after, incident=None, evidence=renewed(state)), (alert,))
+    return StepResult(begin_evidence(after), (alert,))
 
 
 def relearn(state: LaneState, marker: Marker, position: Position) -> StepResult:

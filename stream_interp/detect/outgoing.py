@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from stream_interp.detect.labels import SiteLabels
 from stream_interp.detect.operators import Operators
 from stream_interp.detect.partition import Told
 from stream_interp.detect.state import LaneState
@@ -41,16 +40,19 @@ class Outgoing:
 
 
 def records_of(
-    out: Outgoing, operators: Operators, labels: SiteLabels, now_ms: int
+    out: Outgoing, operators: Operators, decorated: Callable[[Alert], Alert], now_ms: int
 ) -> Iterator[tuple[str, Envelope, int | None]]:
-    """(topic, record, partition or None for the key's) in the order of writing; features with their labels."""
+    """(topic, record, partition or None for the key's) in the order of writing.
+
+    `decorated` adds what `step` does not know: labels of features, and what was found after the alarm.
+    """
 
     def states(alerts: Iterable[Alert]) -> Iterator[tuple[str, Envelope, None]]:
-        for alert in map(labels.on_alert, alerts):
+        for alert in map(decorated, alerts):
             silence = operators.silence_on(alert, now_ms)
             yield ALERT_STATE, encode_alert_state(alert_state(alert, operators.ack_of(alert), silence)), None
 
-    yield from ((ALERTS, encode_alert(labels.on_alert(alert)), None) for alert in out.told.alerts)
+    yield from ((ALERTS, encode_alert(decorated(alert)), None) for alert in out.told.alerts)
     yield from states(out.told.alerts)
     yield from ((ALERTS, encode_annotation(annotation), None) for annotation in out.annotations)
     for state in out.annotated:  # what is open there now reads otherwise

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
 
+from stream_interp.detect.after_alarm import AfterAlarm
 from stream_interp.detect.announce import alert_line, armed_line, limits_line
 from stream_interp.detect.checkpoint import Checkpoints, read_saved, start_of
 from stream_interp.detect.label_files import read_site_labels
@@ -34,10 +35,12 @@ from stream_interp.kafka.heartbeat import FailingSinks, Heart
 from stream_interp.kafka.partitioner import partition_of
 from stream_interp.kafka.produce import require_topic
 from stream_interp.kafka.read import read_topic_to_end
+from stream_interp.kafka.span import SpanReader
 from stream_interp.kafka.transactions import CommittedOffset, TransactionAborted, Transactions
 from stream_interp.observe.board import Board, Snapshot, input_readings
 from stream_interp.observe.logs import About
 from stream_interp.observe.stopwatch import Stopwatch
+from stream_interp.records.alert import Alert
 from stream_interp.records.checkpoint import is_part_of_copy
 from stream_interp.records.consumed import Consumed
 from stream_interp.records.control import Marker, Versioned
@@ -78,6 +81,8 @@ class Detect:
         self._operators, self._counters = Operators(), Counter[str]()
         self._armed, self._sequence = dict[str, int](), 0
         self._control, self._sinks = TopicFollower(kafka, CONTROL), FailingSinks(kafka)
+        self._spans = SpanReader(kafka, WINDOWS)
+        self._after = AfterAlarm(self._spans)
         self._follow(self._control.to_end())
         self._transactions = Transactions(kafka, "detect")
         self._heart = Heart(kafka, self._heartbeat)
@@ -104,6 +109,7 @@ class Detect:
             self._reader.close()
             self._control.close()
             self._sinks.close()
+            self._spans.close()
             self._transactions.close()
             self._heart.close()
             if self._redis is not None:
@@ -119,6 +125,7 @@ class Detect:
         for p, owned in self._ours.partitions.items():
             if self._reader.has_reached_end(p):
                 owned.windows.reached_end()
+        self._look_back(told)
         now_s = time.monotonic()
         for partition, lane_id in told.windows:
             self._ours.partitions[partition].watch.saw_window(lane_id, now_s)
@@ -136,6 +143,18 @@ class Detect:
         self._heart.beat_if_due()
         self._board.turn(self._observed)
 
+    def _look_back(self, told: Told) -> None:
+        """The turn's share of the post-alarm jobs."""
+        lanes = {i: state for owned in self._ours.caught_up.values() for i, state in owned.windows.lanes.items()}
+        with self._watch.timed("after_alarm"):
+            alert = self._after.work(lanes)
+        if alert is not None:
+            told.alerts.append(alert)
+            told.partitions.add(alert.position.partition)
+
+    def _decorated(self, alert: Alert) -> Alert:
+        return self._labels.on_alert(self._after.on_alert(alert))
+
     def _commit(self, out: Outgoing, *, checkpoint: bool) -> None:
         """One transaction. If it fails, all lanes are built again from their checkpoints."""
         ready = self._ours.caught_up
@@ -143,7 +162,7 @@ class Detect:
             return
         try:
             with self._watch.timed("transaction"), self._transactions.open() as transaction:
-                for topic, record, partition in records_of(out, self._operators, self._labels, _now_ms()):
+                for topic, record, partition in records_of(out, self._operators, self._decorated, _now_ms()):
                     transaction.send(topic, record, partition)
                 for p, owned in ready.items():
                     owned.windows.annotated_up_to(out.heard_to)
@@ -218,6 +237,7 @@ class Detect:
         if owned is not None:
             self._counters.update(owned.windows.counters)
             self._shown.forget(owned.windows.lanes)
+            self._after.forget(owned.windows.lanes)
 
     def _follow(self, records: Iterable[Consumed]) -> None:
         """What operators want."""

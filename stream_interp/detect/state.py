@@ -76,6 +76,8 @@ class LaneState:
         fault: why a record that the lane depends on could not be used; empty where all could.
         relearned: version of the latest order to learn again; baselines before it no longer count.
         stories: last alert of everything that is open, by its incident_id: the incident, blindness, faults.
+        since_request, since_offset: `requests`, and position, at which the evidence began; of a checkpoint of before
+            there were such fields, that of the arming. The post-alarm job must not look further back.
         recent_scores: [≤ RECENT_REQUESTS, len(SCORES)]; of a checkpoint of before a score narrower, until a window.
         traffic_note: lengths or positions of requests are not those of the baseline.
         canary: the self-test; where it is deaf, so may the lane be.
@@ -112,6 +114,8 @@ class LaneState:
     stories: dict[str, Alert] = field(default_factory=dict)
     health_now: HealthSums | None = None
     opinions: dict[str, Opinion] = field(default_factory=dict)
+    since_request: int = 0
+    since_offset: int = -1
     recent_scores: NDArray[np.float32] = field(default_factory=no_scores)
     traffic_note: TrafficNote | None = None
     canary: Canary = field(default_factory=Canary)

@@ -213,6 +213,7 @@ def arm(state: LaneState, baseline: Baseline) -> LaneState:
         state, phase="armed", learned=None, projector=projector, baseline=baseline, tests=tests,
         evidence=armed.no_evidence(tests), incident=None, requests=0, weeks=0.0, health_now=None,
         recent_scores=no_scores(), uncounted_since_ms=0, traffic_note=None, canary=Canary(),
+        since_request=0, since_offset=state.position.offset,
     )  # fmt: skip
 
 
@@ -267,7 +268,7 @@ def _judge(state: LaneState, window: Window, tick: armed.Tick) -> StepResult:
     if was is not None:
         was, recovered = recovered_or_not(was, state.tests, window, state.closed_at_ms)
     if was is not None and recovered:
-        resolved = replace(state, incident=None, evidence=renewed(state))
+        resolved = begin_evidence(state)
         return StepResult(resolved, (incident_alert(state, was, "resolved", window.header.window_id),))
     found = crossings(state.tests, tick)
     now = opened_or_joined(
@@ -280,11 +281,14 @@ def _judge(state: LaneState, window: Window, tick: armed.Tick) -> StepResult:
     return StepResult(state, (incident_alert(state, now, transition, window.header.window_id),))
 
 
-def renewed(state: LaneState) -> armed.Evidence:
-    """All evidence anew, after an incident; that of the traffic had no part in it."""
+def begin_evidence(state: LaneState) -> LaneState:
+    """An armed lane after an incident: all evidence anew; that of the traffic had no part in it."""
     assert state.tests is not None
     assert state.evidence is not None
-    return replace(armed.no_evidence(state.tests), traffic=state.evidence.traffic)
+    renewed = replace(armed.no_evidence(state.tests), traffic=state.evidence.traffic)
+    return replace(
+        state, incident=None, evidence=renewed, since_request=state.requests, since_offset=state.position.offset
+    )
 
 
 def _transition(was: Incident | None, now: Incident | None) -> Transition | None:

@@ -27,7 +27,8 @@ def e_d_bh(values: Floats, alpha: float) -> NDArray[np.intp]:
         values: [K] statistics, weeks, not NaN; K counts every stream that is watched.
         alpha: > 0, expected false share a week.
     """
-    streams = len(values)
+    if not (streams := len(values)):
+        return np.zeros(0, np.intp)
     able = np.flatnonzero(streams * values >= streams / alpha)  # k ≤ K: none below can be named
     falling = able[np.argsort(-values[able])]
     enough = np.arange(1, len(falling) + 1) * values[falling] >= streams / alpha

@@ -42,7 +42,7 @@ def read_lane_events(kafka: KafkaSettings, lane_id: str) -> list[Alert | Annotat
 
 
 def story_of(events: list[Alert | Annotation], incident_id: str) -> list[Alert | Annotation]:
-    """What belongs to an incident: its transitions, its acks, and what was said of its lane while it was open.
+    """What belongs to an incident: its transitions, its acks, and what was said of its lane while it was open; once.
 
     Args:
         events: of its lane, in log order.
@@ -53,7 +53,7 @@ def story_of(events: list[Alert | Annotation], incident_id: str) -> list[Alert |
     until_ms = own[-1].at_ms if own and own[-1].transition in ENDS else math.inf
     return [
         event
-        for event in events
+        for event in {event.event_id: event for event in events}.values()
         if event.incident_id == incident_id
         or (isinstance(event, Annotation) and not event.incident_id and since_ms <= event.at_ms <= until_ms)
     ]

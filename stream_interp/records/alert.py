@@ -47,6 +47,10 @@ class FeatureDrift(Struct, frozen=True, kw_only=True):
     first_offset: int = -1  # of the window that showed it, in the lane's windows partition
     last_offset: int = -1  # of the latest window behind `log_e`, rates and effect
     budget_share: float = 0.0  # of the lane's false-alarm budget that this test has
+    ratio_low: float | None = None  # 90 % interval of the rate now over the baseline's, by the post-alarm job
+    ratio_high: float | None = None  # None beside a ratio_low: without bound, because it never fired in the baseline
+    change_low_request: int | None = None  # 90 % confidence set of the change, by the same job: first request, and
+    change_high_request: int | None = None  # last, of the lane since it was armed
 
 
 class ScoreDrift(Struct, frozen=True, kw_only=True):
@@ -64,6 +68,8 @@ class ScoreDrift(Struct, frozen=True, kw_only=True):
     first_offset: int = -1
     last_offset: int = -1
     budget_share: float = 0.0
+    change_low_request: int | None = None  # as of features
+    change_high_request: int | None = None
 
 
 class TrafficShift(Struct, frozen=True, kw_only=True):
@@ -111,6 +117,11 @@ class Alert(Struct, frozen=True, kw_only=True):
     opened_request: int = 0  # requests of the lane since it was armed
     request: int = 0  # the same, at this transition
     change_estimate_request: int = 0  # where the statistics began to rise
+    change_low_request: int | None = None  # confidence set of the change, that of the test with the most evidence;
+    change_high_request: int | None = None  # None until the post-alarm job has said it, or where it cannot
+    change_low_offset: int | None = None  # of the windows that hold these requests, in the lane's windows partition
+    change_high_offset: int | None = None
+    after_alarm: bool = False  # not of `step`: the transition at this position once more, with what the job found
     evidence_request: int = 0  # at which a request-level test crossed first; 0 where none did
     at_ms: int  # the window's closed_at
     position: Position

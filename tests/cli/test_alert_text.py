@@ -13,7 +13,7 @@ from stream_interp.kafka.story import story_of
 from stream_interp.records.alert import Said, alert_state
 from stream_interp.records.annotation import Annotation
 from stream_interp.records.lane import Lane
-from tests.topics.samples import ALERT, ANNOTATION, AT_MS, FEATURE, LANE, SAID
+from tests.topics.samples import ALERT, ALERT_STATE, ANNOTATION, AT_MS, FEATURE, LANE, SAID
 
 HOSTILE = "<script>alert(1)</script>\x1b[31m\x1b]0;owned\x07\r\n\u202e[bold]" + "A" * 10_000
 HOUR_MS = 3_600_000
@@ -120,3 +120,19 @@ def test_a_story_has_its_transitions_its_acks_and_the_silences_while_it_was_open
     assert story_of(events, "i") == [opened, during, resolved, late_ack]
     assert story_of([before, opened, after], "i") == [opened, after]
     assert story_of([before, other], "gone") == [before]
+
+
+def test_what_was_found_after_the_alarm_is_said() -> None:
+    drift = structs.replace(FEATURE, ratio_low=1.5, ratio_high=None)
+    found = structs.replace(
+        ALERT_STATE, features=[drift], after_alarm=True, change_low_request=380, change_high_request=404,
+        change_low_offset=70, change_high_offset=73,
+    )  # fmt: skip
+    (line,) = [text for text in alert_text.headline(found, AT_MS) if "confidence" in text]
+    assert "requests 380 to 404" in line
+    assert "offsets 70 to 73" in line
+    row = dict(zip(alert_text.FEATURE_COLUMNS, alert_text.feature_row(drift), strict=True))
+    assert row["ratio, 90 %"] == "×1.50 to any"
+    assert alert_text.ratio_text(structs.replace(drift, ratio_high=2.25)) == "×1.50 to ×2.25"
+    assert alert_text.ratio_text(FEATURE) is None
+    assert "380 to 404" in str(alert_text.story_row(found)[-1])

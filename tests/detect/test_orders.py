@@ -347,14 +347,16 @@ def test_alert_state_carries_ack_and_silence(critical: Driver) -> None:
     (story,) = state.stories.values()
     operators = heard(said("ack", 5, story.incident_id), said("silence", 6, until_ms=DAY_MS))
     out = Outgoing(annotations=operators.annotations_from(0), annotated=[state])
-    records = list(records_of(out, operators, NO_LABELS, now_ms=10))
+    records = list(records_of(out, operators, NO_LABELS.on_alert, now_ms=10))
     (written,) = [read_json(e.value, AlertState) for topic, e, _ in records if topic == ALERT_STATE]
     assert (written.incident_id, written.event_id) == (story.incident_id, story.event_id)
     assert written.ack is not None
     assert (written.ack.author, written.ack.reason) == ("ann", "known")
     assert written.silence is not None
     (late,) = [
-        read_json(e.value, AlertState) for t, e, _ in records_of(out, operators, NO_LABELS, DAY_MS) if t == ALERT_STATE
+        read_json(e.value, AlertState)
+        for t, e, _ in records_of(out, operators, NO_LABELS.on_alert, DAY_MS)
+        if t == ALERT_STATE
     ]
     assert late.silence is None
 

@@ -15,7 +15,9 @@ from msgspec import structs
 from stream_interp.detect.partition import Told, WindowsPartition
 from stream_interp.kafka.client import consumer, consumer_config
 from stream_interp.kafka.control import publish_controls
+from stream_interp.records.alert import Alert, AlertState
 from stream_interp.records.control import make_control
+from stream_interp.records.envelope import read_json
 from stream_interp.records.lane import Lane
 from stream_interp.status.client import StatusClient
 from tests.detect.lanes import LANE, SETTINGS, Driver, requests
@@ -75,13 +77,50 @@ def test_killed_again_and_again_it_tells_everything_once(bench: Bench) -> None:
         until(lambda: "replays" in worker.text and len(bench.alerts()) >= len(expected), worker)
         time.sleep(2)
         assert worker.terminate() == 0
-    found = ids(bench.alerts())
-    assert len(found) == len(set(found))
-    assert set(found) == expected
+    decisions = [alert for alert in bench.alerts() if not alert.after_alarm]
+    assert len(decisions) == len(set(ids(decisions)))
+    assert set(ids(decisions)) == expected
     assert len(expected) >= 3
     controls = [m.key().decode() for m in bench.read("interp.control") if m.key().decode().endswith("manifest")]
     assert len(controls) == len(set(controls)) == 6  # projector and baseline of each lane, once
     assert {s.state for s in bench.statuses().values()} == {"critical"}
+
+
+def told_after(bench: Bench) -> list[Alert]:
+    return [alert for alert in bench.alerts() if alert.after_alarm]
+
+
+def test_killed_between_the_alarm_and_what_follows_it_another_tells_that_once_and_for_all_alike(bench: Bench) -> None:
+    bench.apply_topics(partitions=2)
+    (driver,) = live(lanes=1)
+    driver.feed(requests(np.random.default_rng(9), 80, shift=1.5))
+    opened = next(k for k, r in enumerate(driver.results) if any(a.transition == "opened" for a in r.alerts))
+    with bench.worker() as worker:
+        bench.produce("interp.windows", window_records(driver.windows[: opened + 1]))
+        until(lambda: bench.alerts(), worker)
+        worker.kill()
+    assert told_after(bench) == []
+    with bench.worker() as worker:
+        bench.produce("interp.windows", window_records(driver.windows[opened + 1 :]))
+        until(lambda: told_after(bench), worker)
+        time.sleep(1)
+        worker.kill()
+    (first, *_) = found = told_after(bench)
+    with bench.worker() as worker:  # it cannot know that it was told
+        until(lambda: len(told_after(bench)) > len(found), worker)
+        assert worker.terminate() == 0
+    assert {a.event_id: a for a in told_after(bench)} == {a.event_id: a for a in found}
+    assert found[-1].change_low_request is not None
+    assert found[-1].change_low_request <= 41 <= found[-1].change_high_request
+    assert any(drift.ratio_low is not None for drift in found[-1].features)
+    last = [
+        read_json(m.value(), AlertState)
+        for m in bench.read("interp.alert-state")
+        if m.key() == first.incident_id.encode()
+    ][-1]
+    assert (last.transition, last.change_low_request) == ("updated", found[-1].change_low_request)
+    told = {event for t in pure_replay(bench).values() for event in ids(t.alerts)}
+    assert set(ids(bench.alerts())) - set(ids(found)) == told
 
 
 def test_an_operators_baseline_takes_effect_through_one_marker(bench: Bench) -> None:
