@@ -11,13 +11,14 @@ from stream_interp.detect import health
 from stream_interp.detect.health import HealthSums
 from stream_interp.detect.hours import Hours
 from stream_interp.detect.strata import LearnedStratum, Scores, added, enough, strata_after, with_scores
-from stream_interp.drift import stationarity
+from stream_interp.drift import design_effect, stationarity
+from stream_interp.drift.design_effect import CLUSTER_REQUESTS, DesignEffect
 from stream_interp.records.arrays import Arrays
 from stream_interp.records.control import BaselineHeader, ProjectorHeader, Versioned, make_control
 from stream_interp.records.lane import Lane
 from stream_interp.records.lengths import BINS, percentile
 from stream_interp.records.moments import Moments, unpack_scatter
-from stream_interp.records.window import ERROR_EVERY, FLOAT32, Window
+from stream_interp.records.window import ERROR_EVERY, FIT, FLOAT32, Window
 from stream_interp.settings import BaselineSettings, UnitSettings
 
 FIT_SHARE = 0.2
@@ -38,6 +39,7 @@ class Learned:
         fit_n, fit_sum, fit_scatter: moments of the tokens, [r] and [r, r]; empty in calibrate.
         scores: of the width of the newest version among the windows.
         mag: [d_sae] float64, Σ mag_sum; None where a version that did not keep it learned some of the requests.
+        of_requests, of_tokens: design effects, in calibrate; None where a version learned that kept none.
         lengths, starts: [BINS] int64, requests by counted tokens and by the position of their first.
     """
 
@@ -58,6 +60,8 @@ class Learned:
     starts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
     strata: dict[str, LearnedStratum] = field(default_factory=dict)
     hours: Hours = field(default_factory=Hours)
+    of_requests: DesignEffect | None = None
+    of_tokens: DesignEffect | None = None
 
 
 def absorb(learned: Learned | None, window: Window, at_ms: int) -> Learned:
@@ -87,6 +91,8 @@ def absorb(learned: Learned | None, window: Window, at_ms: int) -> Learned:
         starts=before.starts + arrays.get("start_histogram", 0),
         strata=strata_after(before.strata, window, requests),
         hours=before.hours.after(window, at_ms),
+        of_requests=_with_cluster(before.of_requests, ids, arrays["requests_fired"], header.requests),
+        of_tokens=_with_cluster(before.of_tokens, ids, arrays["tokens_fired"], header.tokens),
     )
 
 
@@ -98,7 +104,22 @@ def _nothing(window: Window) -> Learned:
         fired=np.zeros(d_sae, np.int64), feature_max=np.zeros(d_sae, np.float32),
         fit_n=0, fit_sum=np.zeros(r), fit_scatter=np.zeros((r, r)),
         sums=health.reset(health.of_window(window)), scores=(), mag=np.zeros(d_sae),
+        of_requests=_no_clusters(window, CLUSTER_REQUESTS), of_tokens=_no_clusters(window, 1),
     )  # fmt: skip
+
+
+def _no_clusters(window: Window, at_least: int) -> DesignEffect | None:
+    """*fit* looks for none: what holds for the baseline is asked of its own requests."""
+    return None if window.header.projector_version == FIT else design_effect.initial(window.header.d_sae, at_least)
+
+
+def _with_cluster(
+    effect: DesignEffect | None, ids: NDArray[np.int32], fired: NDArray[np.integer], n: int
+) -> DesignEffect | None:
+    """With the counts of a window; one without a request is no cluster."""
+    if effect is None or not n:
+        return effect
+    return design_effect.absorb(effect, added(np.zeros(len(effect.fired), np.int64), ids, fired), n)
 
 
 def _merged(before: Learned, window: Window) -> Moments:
@@ -156,13 +177,15 @@ def make_baseline(
 ) -> Versioned:
     """The frozen baseline that ends *calibrate*."""
     values = health.scalars(calibration.sums, with_sae=projector.d_sae > 0)
-    strata = enough(calibration.strata)
+    strata, effect = enough(calibration.strata), _estimated(calibration.of_requests)
     header = BaselineHeader(
         lane=lane, version=version, projector_version=projector.version, requests=calibration.requests,
         fit_requests=projector.fit_requests, tokens=calibration.tokens, too_short=calibration.too_short,
         provisional=calibration.requests + projector.fit_requests < PROVISIONAL_BELOW,
         explained_variance=values["explained_variance"], l0=values["l0"], norm=values["norm"] or 0.0,
         massive_share=values["massive_share"] or 0.0, compute_dtype=projector.compute_dtype,
+        design_effect=_known(effect.deff), dependent=effect.dependent,
+        design_effect_of_tokens=_known(_estimated(calibration.of_tokens).deff),
         strata={name: learned.requests for name, learned in strata.items()},
     )  # fmt: skip
     arrays: Arrays = {
@@ -177,6 +200,15 @@ def make_baseline(
     for name, learned in strata.items():
         arrays |= learned.frozen(name)
     return make_control("baseline", header, arrays, author, f"calibration of {calibration.requests} requests")
+
+
+def _estimated(effect: DesignEffect | None) -> design_effect.Estimate:
+    return design_effect.Estimate(np.nan, np.nan, 0) if effect is None else design_effect.estimate(effect)
+
+
+def _known(value: float) -> float | None:
+    """JSON has no NaN."""
+    return value if np.isfinite(value) else None
 
 
 def projector_of(baseline: BaselineHeader) -> ProjectorHeader:

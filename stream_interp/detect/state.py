@@ -137,9 +137,9 @@ def armed_bytes(d_sae: int, baseline_requests: int, strata: Sequence[int]) -> in
 
 
 def learning_bytes(d_in: int, d_sae: int, baseline_requests: int, strata: int) -> int:
-    """What a learning lane holds: the scatter [r, r] float64, per feature a maximum (4), and a baseline as it grows.
+    """What a learning lane holds: the scatter [r, r], per feature a maximum and design effects, and a growing baseline.
 
     Of so many strata none learns from more requests than the unit.
     """
     scores = baseline_requests * (1 + strata) * len(SCORES) * 4
-    return 8 * min(d_in, MOMENT_COORDINATES) ** 2 + d_sae * (4 + 16 * (1 + strata)) + scores
+    return 8 * min(d_in, MOMENT_COORDINATES) ** 2 + d_sae * (4 + 2 * 16 + 16 * (1 + strata)) + scores

@@ -112,7 +112,12 @@ def _baseline_card(state: LaneState) -> BaselineCard | None:
         return None
     header = state.baseline.header
     return BaselineCard(
-        version=header.version, requests=header.requests, tokens=header.tokens, provisional=header.provisional
+        version=header.version,
+        requests=header.requests,
+        tokens=header.tokens,
+        provisional=header.provisional,
+        design_effect=header.design_effect,
+        dependent=header.dependent,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaincinv, xlogy
@@ -12,15 +14,16 @@ DELTA = 0.001  # a lane's promise may fail with this probability over the draw o
 _BISECTIONS = 60
 
 
-def clopper_pearson(successes: NDArray[np.integer], n: int, alpha: float) -> tuple[Floats, Floats]:
+def clopper_pearson(successes: NDArray[np.number[Any]], n: float, alpha: float) -> tuple[Floats, Floats]:
     """Exact bounds [K], [K]: P(rate < lower) ≤ alpha and P(rate > upper) ≤ alpha, each stream and side by itself.
 
-    Clopper, Pearson: Biometrika 26 (1934). n = 0 gives [0, 1].
+    Of dependent units both counts may be divided by the design effect. n = 0 gives [0, 1]. Clopper, Pearson: Biometrika
+    26 (1934).
     """
     k = successes.astype(np.float64)
     with np.errstate(invalid="ignore"):
-        lower = np.where(k > 0, betaincinv(np.maximum(k, 1), n - k + 1, alpha), 0.0)
-        upper = np.where(k < n, betaincinv(k + 1, np.maximum(n - k, 1), 1 - alpha), 1.0)
+        lower = np.where(k > 0, betaincinv(np.where(k > 0, k, 1.0), n - k + 1, alpha), 0.0)
+        upper = np.where(k < n, betaincinv(k + 1, np.where(k < n, n - k, 1.0), 1 - alpha), 1.0)
     return lower, upper
 
 

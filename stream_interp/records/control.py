@@ -99,6 +99,9 @@ class BaselineHeader(Struct, frozen=True, kw_only=True):
     massive_share: float
     compute_dtype: DtypeName = FLOAT32  # its projector's
     origin: int = 0  # the version that was promoted; 0: this one was learnt
+    design_effect: float | None = None  # of requests, 1 where they are independent; None: not known (`drift`)
+    design_effect_of_tokens: float | None = None
+    dependent: bool = False  # beyond chance: intervals were widened, and alarms may be more than the budget
     strata: dict[str, int] = field(default_factory=dict)  # requests of each stratum that has enough, beside the unit
 
 

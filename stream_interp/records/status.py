@@ -46,6 +46,8 @@ class BaselineCard(Struct, frozen=True, kw_only=True):
     requests: int
     tokens: int
     provisional: bool
+    design_effect: float | None = None  # of its requests; None: not known
+    dependent: bool = False  # they are not independent, so that alarms may be more than the budget
 
 
 class IncidentCard(Struct, frozen=True, kw_only=True):

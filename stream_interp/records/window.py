@@ -202,4 +202,10 @@ def decode_window(data: bytes) -> Window:
             f"a window of d_in {header.d_in}, d_sae {header.d_sae}; expected at most {MAX_WIDTH:,}: few bytes must not "
             "fill the memory"
         )
+    for stratum, requests in {UNIT: header.requests, **header.strata}.items():
+        scored = len(arrays.get(named(stratum, "request_scores"), ()))
+        if scored != requests:
+            raise IntegrityError(
+                f"a window of {requests} requests ({stratum}) with scores of {scored}; expected as many"
+            )
     return Window(header, arrays)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from stream_interp.detect import armed
-from stream_interp.detect.armed.features import RATES
 from stream_interp.detect.armed.scores import SCORE_TESTS
 from stream_interp.detect.partition import WindowsPartition
 from stream_interp.detect.state import LaneState
@@ -88,8 +87,7 @@ def test_an_old_baseline_keeps_its_bounds_and_its_shares_bit_for_bit() -> None:
     before = exceedance.build(scores, columns, DELTA / 2 / (7 * 5))
     for name in ("column", "sign", "thresholds", "null_rates"):
         np.testing.assert_array_equal(getattr(tests.unit.scores, name), getattr(before, name), err_msg=name)
-    features = sum(int(tests.unit.features[str(kind)].armed.sum()) for kind in RATES)
-    counts = {"t0": 3, "health": int(before.armed[3:].sum()), "features": features}
+    counts = {**tests.armed_by_group, "t0": 3, "health": int(before.armed[3:].sum())}
     assert tests.thresholds == budget.thresholds(counts, SETTINGS.drift.false_alarms_per_week)
     assert len(tests.score_thresholds()) == 7
     assert "surprise" not in tests.unit.medians

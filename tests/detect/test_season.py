@@ -74,7 +74,7 @@ def test_without_hours_or_without_the_setting_there_is_no_season() -> None:
 @pytest.mark.parametrize(("measure", "follows"), [("rate", True), ("magnitude", True), ("magnitude_when_fired", False)])
 def test_a_null_follows_the_factor(measure: Measure, follows: bool) -> None:
     fired = np.round(RATE * N).astype(np.int64)
-    up, down = (build(Kind(measure, d), N, fired, fired * STRENGTH, 1e-6, drift("off")) for d in DIRECTIONS)
+    up, down = (build(Kind(measure, d), N, fired, fired * STRENGTH, 1e-6, drift("off"), deff=1.0) for d in DIRECTIONS)
     for tests, of in ((up, null_at(up, 3.0)), (down, null_at(down, 3.0))):
         p, ratio = tests.p[tests.armed].astype(np.float64), of[tests.armed] / tests.p[tests.armed]
         if not follows:

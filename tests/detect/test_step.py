@@ -331,7 +331,7 @@ def test_a_lane_whose_tokens_are_all_massive_keeps_its_other_tests() -> None:
 def test_a_feature_said_to_be_covered_is_seen_at_the_ratio_that_is_said(fired: int) -> None:
     """In most of 100 runs within `sla_requests`, whichever direction the ratio is of."""
     settings, n, runs, rng = DriftSettings(clock="requests"), 1_200, 100, np.random.default_rng(fired)
-    tests = [features.build(kind, n, np.full(runs, fired), None, 1e-7, settings) for kind in RATES]
+    tests = [features.build(kind, n, np.full(runs, fired), None, 1e-7, settings, deff=1.0) for kind in RATES]
     rate, a_weeks = np.full(runs, fired / n), 9_000.0
     ratio = coverage.detectable_ratio(rate, tests[0], tests[1], a_weeks, settings)[0]
     seen = np.zeros(runs, bool)

@@ -130,8 +130,8 @@ def build(baseline: BaselineHeader, arrays: Arrays, settings: DriftSettings) -> 
     Of a baseline of before there were magnitude tests, nor are there means: its shares stay as they were frozen.
     """
     requests = {UNIT: baseline.requests, **baseline.strata}
-    delta = DELTA / len(requests)
-    strata = {name: stratum_tests(n, _own(arrays, name), delta, settings) for name, n in requests.items()}
+    delta, deff = DELTA / len(requests), max(baseline.design_effect or 1.0, 1.0) if baseline.dependent else 1.0
+    strata = {name: stratum_tests(n, _own(arrays, name), delta, settings, deff) for name, n in requests.items()}
     unit = strata[UNIT]
     of_means: dict[Direction, MeanTests] = {}
     if unit.mag is not None:
@@ -151,14 +151,17 @@ def _own(arrays: Arrays, stratum: str) -> Arrays:
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
-def stratum_tests(n: int, arrays: Arrays, delta: float, settings: DriftSettings) -> StratumTests:
-    """The tests of one stratum whose baseline has n requests; they may be wrong about it with probability delta."""
+def stratum_tests(n: int, arrays: Arrays, delta: float, settings: DriftSettings, deff: float = 1.0) -> StratumTests:
+    """The tests of one stratum whose baseline has n requests; they may be wrong about it with probability delta.
+
+    `deff`: n dependent requests tell of a rate what n / deff independent ones do.
+    """
     fired = arrays["requests_fired"].astype(np.int64, copy=False)
     mag = arrays["mag_sum"].astype(np.float64, copy=False) if "mag_sum" in arrays else None
     calibration = arrays["calibration_scores"][:, : len(SCORES)].astype(np.float32, copy=False)
     kinds = RATES if mag is None else KINDS
     of_kinds = {
-        str(kind): features.build(kind, n, fired, mag, delta / 2 / max(len(kinds) * len(fired), 1), settings)
+        str(kind): features.build(kind, n, fired, mag, delta / 2 / max(len(kinds) * len(fired), 1), settings, deff)
         for kind in kinds
     }
     tests = scores.build(calibration, delta / 2, with_sae=len(fired) > 0)

@@ -121,19 +121,25 @@ def counts(kind: Kind, seen: Seen, index: NDArray[np.int64], d_sae: int) -> tupl
 
 
 def build(
-    kind: Kind, n: int, fired: NDArray[np.int64], mag: Floats | None, alpha: float, drift: DriftSettings
+    kind: Kind,
+    n: int,
+    fired: NDArray[np.int64],
+    mag: Floats | None,
+    alpha: float,
+    drift: DriftSettings,
+    deff: float,
 ) -> FeatureTests:
-    """Tests against a baseline of n requests; alpha for each bound of each interval."""
+    """Tests against a baseline of n requests, of which `deff` count as one; alpha for each bound of each interval."""
     covered = fired >= MIN_FIRINGS
     if kind.measure == "rate":
-        low, high = clopper_pearson(fired, n, alpha)
+        low, high = clopper_pearson(fired / deff, n / deff, alpha)
         if kind.direction == "up":
             covered = np.full(len(fired), True)
         low = np.where(low / drift.tolerance > 1 / drift.sla_requests, low, 0.0)  # silence would take too long to tell
     else:
         assert mag is not None
         of = np.full(len(fired), float(n)) if kind.measure == "magnitude" else fired.astype(np.float64)
-        low, high = bounded_mean(mag, of, alpha)
+        low, high = bounded_mean(mag / deff, of / deff, alpha)
     if kind.direction == "up":
         p = np.nextafter((high * drift.tolerance).astype(np.float32), np.float32(2))
         p = np.where(covered & (p < HIGHEST_TESTED), p, np.float32(np.inf))

@@ -1,0 +1,63 @@
+"""Requests that hang together: the baseline says so, in its intervals too."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from msgspec import structs
+
+from stream_interp.detect import armed, learning
+from stream_interp.detect.armed.features import KINDS
+from stream_interp.records.control import ProjectorHeader, read_baseline
+from stream_interp.records.lengths import BINS
+from tests.detect.lanes import LANE
+from tests.detect.test_families import DRIFT, RATE, STRENGTH, window
+
+PROJECTOR = ProjectorHeader(
+    lane=LANE, version=1, unit_tokens=1, d_in=1, d_sae=len(RATE), fit_requests=1, fit_tokens=1, shrinkage=0.0,
+    kept_directions=0,
+)  # fmt: skip
+
+
+def calibrated(rng: np.random.Generator, busy: float, sojourn: int, windows: int = 150) -> learning.Learned:
+    """Windows of 32 requests; features fire `busy` times as often, and as much less, in turns of so many windows."""
+    learned = None
+    for k in range(windows):
+        factor = busy if (k // sojourn) % 2 else 2 - busy
+        made = window(rng, np.minimum(RATE * factor, 1), STRENGTH)
+        made.arrays["tokens_fired"] = made.arrays["requests_fired"].astype(np.int64)
+        made.arrays["request_max"] = np.ones(len(made.arrays["feature_ids"]), np.float32)
+        made.arrays["length_histogram"] = np.zeros(BINS, np.int64)
+        made.arrays["x_sum"] = np.zeros(1)
+        learned = learning.absorb(learned, made, at_ms=1)
+    assert learned is not None
+    return learned
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_independent_requests_have_a_design_effect_of_about_1(seed: int) -> None:
+    learned = calibrated(np.random.default_rng(seed), busy=1.0, sojourn=1)
+    header, _ = read_baseline(learning.make_baseline(learned, LANE, 2, PROJECTOR))
+    assert header.design_effect == pytest.approx(1.0, abs=0.2)
+    assert not header.dependent
+    assert header.design_effect_of_tokens is not None
+
+
+def test_requests_that_come_in_phases_are_marked_and_their_intervals_are_wider() -> None:
+    learned = calibrated(np.random.default_rng(5), busy=1.6, sojourn=4)
+    header, arrays = read_baseline(learning.make_baseline(learned, LANE, 2, PROJECTOR))
+    assert header.dependent
+    assert header.design_effect is not None
+    assert header.design_effect > 2
+    known = armed.build(header, arrays, DRIFT)
+    naive = armed.build(structs.replace(header, dependent=False), arrays, DRIFT)
+    for kind in KINDS:
+        wide, narrow = (of.unit.features[str(kind)] for of in (known, naive))
+        both = wide.armed & narrow.armed
+        outwards = wide.p[both] > narrow.p[both] if kind.direction == "up" else wide.p[both] < narrow.p[both]
+        assert both.any()
+        assert outwards.all()
+
+
+def test_a_lane_without_an_sae_knows_no_design_effect() -> None:
+    assert learning._known(learning._estimated(None).deff) is None
