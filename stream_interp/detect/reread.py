@@ -48,7 +48,10 @@ class Job:
 
     @property
     def features(self) -> list[FeatureDrift]:
-        """Those it can say something of: rates of the unit."""
+        """Those it can say something of: rates of the unit, where no season moves them."""
+        assert self.state.tests is not None
+        if self.state.tests.season is not None:
+            return []
         return [drift for drift in self.alert.features if drift.measure == "rate" and drift.stratum == UNIT]
 
     @property

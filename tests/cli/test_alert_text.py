@@ -111,12 +111,12 @@ def test_the_list_has_open_ones_newest_first_and_filters():
 
 
 def test_a_story_has_its_transitions_its_acks_and_the_silences_while_it_was_open():
-    opened = structs.replace(ALERT, incident_id="i", transition="opened", at_ms=10)
-    resolved = structs.replace(ALERT, incident_id="i", transition="resolved", at_ms=20)
+    opened = structs.replace(ALERT, event_id="o", incident_id="i", transition="opened", at_ms=10)
+    resolved = structs.replace(ALERT, event_id="r", incident_id="i", transition="resolved", at_ms=20)
     other = structs.replace(ALERT, incident_id="j", at_ms=15)
     before, during, after = annotation(5), annotation(15), annotation(25)
     late_ack, others_ack = annotation(30, "ack", "i"), annotation(16, "ack", "j")
-    events = [before, opened, other, during, others_ack, resolved, after, late_ack]
+    events = [before, opened, opened, other, during, others_ack, resolved, after, late_ack]  # one was told twice
     assert story_of(events, "i") == [opened, during, resolved, late_ack]
     assert story_of([before, opened, after], "i") == [opened, after]
     assert story_of([before, other], "gone") == [before]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from stream_interp.detect import reread
 from stream_interp.detect.after_alarm import AfterAlarm
+from stream_interp.detect.armed.season import Season
 from stream_interp.detect.partition import Told, WindowsPartition
 from stream_interp.detect.reread import Job, Rereading, job_of
 from stream_interp.detect.state_codec import dump_state
@@ -184,6 +186,21 @@ def test_an_incident_that_ended_is_left_and_the_next_looks_back_to_its_own_begin
     change = ended.since_request + 40 + 1
     assert alerts[-1].change_low_request <= change <= alerts[-1].change_high_request
     assert alerts[-1].change_low_request > ended.since_request
+
+
+def test_without_an_sae_or_in_a_season_the_scores_alone_are_dated(drifted: Driver) -> None:
+    driver, rng = Driver(sae=None), np.random.default_rng(4)
+    driver.learn(rng)
+    driver.feed(requests(rng, 80), WINDOW)
+    driver.feed(requests(rng, 120, shift=1.5), WINDOW)
+    (found,) = told_late(log_of(driver))
+    assert found.features == []
+    assert found.change_low_request <= 81 <= found.change_high_request
+    job = job_in(drifted, log_of(drifted))
+    hours = np.ones(168)
+    tests = replace(job.state.tests, season=Season(hours, hours))
+    assert job.features != []
+    assert replace(job, state=replace(job.state, tests=tests)).features == []
 
 
 def test_nothing_is_said_before_enough_has_come_after_the_alarm(drifted: Driver) -> None:

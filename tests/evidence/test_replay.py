@@ -58,6 +58,8 @@ def test_what_differs_is_named() -> None:
         require_equal(alerts, [*alerts[:-1], other])
     labelled = [structs.replace(a, note="a label or a note is no decision") for a in alerts]
     assert compare(alerts, labelled) == []
+    after_alarm = structs.replace(alerts[0], event_id="job", transition="updated", after_alarm=True)
+    assert compare([alerts[0], after_alarm, *alerts[1:]], alerts) == []
 
 
 def test_a_window_that_is_left_out_is_noticed() -> None:
