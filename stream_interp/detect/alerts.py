@@ -9,30 +9,55 @@ from stream_interp.detect.armed import StratumTests
 from stream_interp.detect.armed.features import RATES, FeatureEvidence, Kind
 from stream_interp.detect.armed.scores import SCORE_TESTS, median
 from stream_interp.detect.armed.traffic import shifts
+from stream_interp.detect.cause import cause_of
 from stream_interp.detect.incident import Incident, Of, parse
 from stream_interp.detect.listed import SCORES_KIND, Listed
 from stream_interp.detect.state import LaneState
+from stream_interp.drift.esr import Floats
 from stream_interp.records.alert import Alert, FeatureDrift, ScoreDrift, Severity, TrafficShift, Transition, event_id
 from stream_interp.records.lane import Lane, digest
 from stream_interp.records.window import SCORES
 
 TRAFFIC_MIX = "traffic_mix"
 TOP_FEATURES = 20  # listed in alerts and status; the incident itself keeps all
-
-
-def cause_hint(incident: Incident) -> str:
-    """The likeliest cause class. Some scores see activations without the SAE: when they are silent, it is to blame."""
-    raw = any(SCORE_TESTS[k].is_raw for k in incident.score_rows)
-    return "sae_health" if "health" in incident.groups and not raw else "data_shift"
+TOP_EFFECTS = 5
 
 
 def feature_drifts(state: LaneState, incident: Incident, top: int | None = TOP_FEATURES) -> list[FeatureDrift]:
     """The strongest listed features by their evidence; all of them with `top` None."""
     drifts: list[FeatureDrift] = []
-    for name, listed in incident.listed.items():
-        if (of := parse(name)).kind != SCORES_KIND:
-            drifts += _drifts(state, of, listed, np.argsort(-listed.log_e, kind="stable")[:top])
+    for of, listed in _of_features(incident):
+        drifts += _drifts(state, of, listed, np.argsort(-listed.log_e, kind="stable")[:top])
     return sorted(drifts, key=lambda d: -d.log_e)[:top]
+
+
+def largest_effects(state: LaneState, incident: Incident) -> list[FeatureDrift]:
+    """Of all listed features those that moved most, whatever the evidence: what is listed has enough of it."""
+    ranked = list[tuple[float, FeatureDrift]]()
+    for of, listed in _of_features(incident):
+        effects = _effects(state, of, listed)
+        rows = np.argsort(-effects, kind="stable")[:TOP_EFFECTS]
+        ranked += zip(effects[rows].tolist(), _drifts(state, of, listed, rows), strict=True)
+    return [drift for _, drift in sorted(ranked, key=lambda pair: -pair[0])[:TOP_EFFECTS]]
+
+
+def _of_features(incident: Incident) -> list[tuple[Of, Listed]]:
+    return [(of, listed) for name, listed in incident.listed.items() if (of := parse(name)).kind != SCORES_KIND]
+
+
+def _effects(state: LaneState, of: Of, listed: Listed) -> Floats:
+    """[m] |log(now / before)|, half a request added to both: what never fired has one, few requests no great one."""
+    assert state.tests is not None
+    assert state.evidence is not None
+    own = state.tests.strata[of.stratum]
+    kind, index, n, x = own.features[of.kind].kind, listed.index, listed.n_now, listed.x_now
+    if kind.measure == "rate":
+        evidence = state.evidence.strata[of.stratum].features[of.kind]
+        n, x = evidence.n_since[index].astype(np.float64), evidence.x_since[index].astype(np.float64)
+    before_n = own.fired[index] if kind.measure == "magnitude_when_fired" else own.requests
+    before = (own.level(kind)[index] * before_n + 0.5) / (before_n + 1)
+    moved: Floats = np.abs(np.log((x + 0.5) / (n + 1) / before))
+    return np.where(n > 0, moved, 0.0)
 
 
 def _drifts(state: LaneState, of: Of, listed: Listed, rows: NDArray[np.int64]) -> list[FeatureDrift]:
@@ -122,6 +147,7 @@ def incident_alert(
 ) -> Alert:
     """A transition of an incident of an armed lane."""
     assert state.baseline is not None
+    cause = cause_of(state, incident)
     severity: Severity = "critical" if incident.severity == "critical" else "warning"
     return Alert(
         event_id=event_id(state.lane, incident.number, transition, state.position),
@@ -130,11 +156,13 @@ def incident_alert(
         transition=transition,
         severity=severity,
         status="ok" if transition == "resolved" else severity,
-        cause_hint=cause_hint(incident),
+        cause_hint=cause.name,
         groups=list(incident.groups),
         features_drifted=incident.features_drifted,
         features=feature_drifts(state, incident),
         scores=score_drifts(state, incident),
+        by_effect=largest_effects(state, incident),
+        causes=cause.evidence,
         opened_request=incident.opened_request,
         request=state.requests,
         change_estimate_request=incident.change_estimate_request,
@@ -148,7 +176,7 @@ def incident_alert(
         incidents_opened=state.incidents,
         explanations_reliable="health" not in incident.groups,
         note=note,
-        runbook=f"{cause_hint(incident)}.md",
+        runbook=f"{cause.name}.md",
     )
 
 

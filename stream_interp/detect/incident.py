@@ -20,6 +20,7 @@ from stream_interp.detect.listed import (
     nothing_listed,
     seen_now,
 )
+from stream_interp.detect.witness import Witness
 from stream_interp.drift import recovery
 from stream_interp.drift.ebh import e_d_bh
 from stream_interp.drift.esr import Floats
@@ -54,6 +55,9 @@ class Incident:
     Attributes:
         listed: by the name of the tests (`Of`), in the order in which kinds joined.
         evidence_request: lane's request at which a request-level test crossed first; 0 where none did.
+        witness: the test whose values tell where the change is; None of a checkpoint of before there was one.
+        seen, lost: the lane's counts of requests at its opening.
+        cause: the likeliest, as told; empty of a checkpoint of before it was kept.
     """
 
     number: int
@@ -65,6 +69,10 @@ class Incident:
     listed: dict[str, Listed]
     evidence_request: int = 0
     recovering: bool = False
+    witness: Witness | None = None
+    seen: int = 0
+    lost: int = 0
+    cause: str = ""
 
     @property
     def features_drifted(self) -> int:

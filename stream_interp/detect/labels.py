@@ -99,7 +99,7 @@ class SiteLabels:
         labels = self.of(alert.lane)
         if labels is None or not alert.features or not labels.is_for(alert.lane):
             return alert
-        return structs.replace(alert, features=labels.on(alert.features))
+        return structs.replace(alert, features=labels.on(alert.features), by_effect=labels.on(alert.by_effect))
 
     def on_status(self, status: Status, d_sae: int | None) -> Status:
         """The status with the labels of its incident's features, or with why they have none."""
@@ -108,7 +108,8 @@ class SiteLabels:
             return status
         incident = status.incident
         if incident is not None and labels.is_for(status.lane):
-            incident = structs.replace(incident, features=labels.on(incident.features))
+            features, by_effect = labels.on(incident.features), labels.on(incident.by_effect)
+            incident = structs.replace(incident, features=features, by_effect=by_effect)
         return structs.replace(status, incident=incident, labels=labels.why_not(status.lane, d_sae))
 
 

@@ -26,6 +26,7 @@ from stream_interp.records.window import FLOAT32, SCORES
 from stream_interp.settings import DriftSettings, UnitSettings
 
 RECENT_REQUESTS = 64  # whose scores are kept for "now"
+LOST = ("incomplete", "late", "duplicate")  # reasons for which a record does not count though nobody wanted that
 
 # Per feature. Of rates both directions' evidence (8 components, CUSUM, two counts) and constants (bound, CUSUM's step,
 # cluster), the baseline's count and the detectable ratio; of magnitudes four tests of 4 components, a count and a
@@ -81,6 +82,7 @@ class LaneState:
         recent_scores: [≤ RECENT_REQUESTS, len(SCORES)]; of a checkpoint of before a score narrower, until a window.
         traffic_note: lengths or positions of requests are not those of the baseline.
         canary: the self-test; where it is deaf, so may the lane be.
+        acts_dtypes: in which activations came, and the lane's request by which each first had; 0: before it was armed.
         tests: follows from baseline and settings; a checkpoint leaves it out.
     """
 
@@ -119,6 +121,12 @@ class LaneState:
     recent_scores: NDArray[np.float32] = field(default_factory=no_scores)
     traffic_note: TrafficNote | None = None
     canary: Canary = field(default_factory=Canary)
+    acts_dtypes: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def lost(self) -> int:
+        """Records that did not count though nobody wanted that, of `seen`."""
+        return sum(self.reasons.get(reason, 0) for reason in LOST)
 
     @property
     def compute_dtype(self) -> str:

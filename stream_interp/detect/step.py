@@ -14,6 +14,7 @@ from stream_interp.detect import armed, health, learning
 from stream_interp.detect.alerts import TRAFFIC_MIX, incident_alert, lane_alert
 from stream_interp.detect.armed import canary, traffic
 from stream_interp.detect.armed.canary import Canary
+from stream_interp.detect.cause import followed
 from stream_interp.detect.incident import Incident, crossings, opened_or_joined, recovered_or_not
 from stream_interp.detect.state import RECENT_REQUESTS, Baseline, DetectSettings, LaneState, no_scores
 from stream_interp.records.alert import Alert, Position, Transition
@@ -88,7 +89,7 @@ def step(state: LaneState, window: Window, position: Position, append_ms: int) -
     if window.header.compute_dtype != before.compute_dtype:
         return StepResult(_not_counted(before, "other_dtype", window.header.requests), alerts)
     before, heard_alerts = _hearing_again(before)
-    before, alerts = replace(before, counted=before.counted + window.header.requests), alerts + heard_alerts
+    before, alerts = _counted(before, window), alerts + heard_alerts
     result = _tick(before, window, elapsed_ms) if before.phase == "armed" else _learn(before, window)
     return replace(result, alerts=(*alerts, *result.alerts))
 
@@ -168,6 +169,13 @@ def _account(state: LaneState, window: Window) -> LaneState:
     return replace(state, seen=state.seen + seen, reasons=reasons)
 
 
+def _counted(state: LaneState, window: Window) -> LaneState:
+    requests, dtype = window.header.requests, window.header.acts_dtype
+    first = state.requests + requests if state.phase == "armed" else 0
+    dtypes = state.acts_dtypes if dtype in state.acts_dtypes else {**state.acts_dtypes, dtype: first}
+    return replace(state, counted=state.counted + requests, acts_dtypes=dtypes)
+
+
 def _not_counted(state: LaneState, reason: str, requests: int) -> LaneState:
     return replace(state, reasons={**state.reasons, reason: state.reasons.get(reason, 0) + requests})
 
@@ -213,7 +221,7 @@ def arm(state: LaneState, baseline: Baseline) -> LaneState:
         state, phase="armed", learned=None, projector=projector, baseline=baseline, tests=tests,
         evidence=armed.no_evidence(tests), incident=None, requests=0, weeks=0.0, health_now=None,
         recent_scores=no_scores(), uncounted_since_ms=0, traffic_note=None, canary=Canary(),
-        since_request=0, since_offset=state.position.offset,
+        since_request=0, since_offset=state.position.offset, acts_dtypes=dict.fromkeys(state.acts_dtypes, 0),
     )  # fmt: skip
 
 
@@ -274,6 +282,8 @@ def _judge(state: LaneState, window: Window, tick: armed.Tick) -> StepResult:
     now = opened_or_joined(
         was, found, state.tests, state.requests, state.closed_at_ms, window, state.position, state.incidents + 1
     )
+    if now is not None:
+        now = followed(state, now, found, window, opens=was is None)
     state = replace(state, incident=now, incidents=now.number if now else state.incidents)
     transition = _transition(was, now)
     if now is None or transition is None:
@@ -292,11 +302,11 @@ def begin_evidence(state: LaneState) -> LaneState:
 
 
 def _transition(was: Incident | None, now: Incident | None) -> Transition | None:
-    """One alert when it opens, when it grows more severe, and when another group of tests joins; not per feature."""
+    """One alert when it opens, grows more severe, has another group of tests or another cause; not per feature."""
     if now is None:
         return None
     if was is None:
         return "opened"
     if was.severity != now.severity:
         return "escalated"
-    return "updated" if was.groups != now.groups else None
+    return "updated" if was.groups != now.groups or was.cause not in ("", now.cause) else None

@@ -5,7 +5,8 @@ from __future__ import annotations
 from msgspec import structs
 
 from stream_interp.detect import health
-from stream_interp.detect.alerts import cause_hint, feature_drifts, incident_id, score_drifts, traffic_shifts
+from stream_interp.detect.alerts import feature_drifts, incident_id, largest_effects, score_drifts, traffic_shifts
+from stream_interp.detect.cause import cause_of
 from stream_interp.detect.labels import SiteLabels
 from stream_interp.detect.learning import FIT_SHARE
 from stream_interp.detect.operators import Operators
@@ -70,7 +71,7 @@ def _state_and_reason(state: LaneState) -> tuple[State, str]:
             "dtype_unavailable or other_dtype: run ENCODE where it works, or `baseline relearn`"
         )
     if state.incident is not None:
-        cause = cause_hint(state.incident)
+        cause = cause_of(state, state.incident).name
         if state.incident.recovering:
             return "recovering", cause
         return ("critical" if state.incident.severity == "critical" else "warning"), cause
@@ -125,13 +126,17 @@ def _incident_card(state: LaneState) -> IncidentCard | None:
     incident = state.incident
     if incident is None:
         return None
+    cause = cause_of(state, incident)
     return IncidentCard(
         incident_id=incident_id(state.lane, incident.number),
         severity="critical" if incident.severity == "critical" else "warning",
         opened_request=incident.opened_request,
         opened_at_ms=incident.opened_at_ms,
-        cause_hint=cause_hint(incident),
+        cause_hint=cause.name,
         features_drifted=incident.features_drifted,
         features=feature_drifts(state, incident),
         scores=score_drifts(state, incident),
+        by_effect=largest_effects(state, incident),
+        causes=cause.evidence,
+        evidence_request=incident.evidence_request,
     )

@@ -49,11 +49,14 @@ MOST_FALSE = 0.5
 _HALVINGS = 60  # of [0, 1]: to the last bit of the smallest rates
 
 
+Counts = NDArray[np.int64] | Floats  # or sums of values in [0, 1]
+
+
 class Counted(NamedTuple):
     """x of n requests fired: numbers of the baseline, or arrays [B] of blocks in log order."""
 
-    n: NDArray[np.int64]
-    x: NDArray[np.int64]
+    n: Counts
+    x: Counts
 
     def to(self, end: int) -> Counted:
         """The first blocks."""
@@ -127,19 +130,22 @@ def _logsumexp(logs: Floats, axis: int | tuple[int, ...]) -> Floats:
     return total
 
 
-def _log_likelihood(n: NDArray[np.int64], x: NDArray[np.int64], q: Floats) -> Floats:
+def _log_likelihood(n: Counts, x: Counts, q: Floats) -> Floats:
     log_l: Floats = xlogy(x, q) + xlog1py(n - x, -q)
     return log_l
 
 
-def _log_mixture(n: NDArray[np.int64], x: NDArray[np.int64], a: float, b: float) -> Floats:
+def _log_mixture(n: Counts, x: Counts, a: float, b: float) -> Floats:
     """Log of the likelihood's mean over Beta(a, b)."""
     log_g: Floats = betaln(x + a, n - x + b) - betaln(a, b)
     return log_g
 
 
 def rate_interval(counted: Counted, alpha: float) -> tuple[Floats, Floats]:
-    """The confidence sequence of a rate, [B] and [B]; n = 0 gives [0, 1]."""
+    """The confidence sequence of a rate, [B] and [B]; n = 0 gives [0, 1].
+
+    It is one of the mean of values in [0, 1], too, whose Σ is `x`: the likelihood ratio is convex in each.
+    """
     n, x = counted
     floor = _log_mixture(n, x, 0.5, 0.5) + np.log(alpha)
     best = np.where(n > 0, x / np.maximum(n, 1), 0.5)

@@ -91,6 +91,15 @@ class TrafficShift(Struct, frozen=True, kw_only=True):
         return f"requests {which}: {self.share_baseline:.1%} in the baseline, {now}"
 
 
+class CauseEvidence(Struct, frozen=True, kw_only=True):
+    """What speaks for one class of causes of an incident, or that nothing does."""
+
+    cause: str
+    points: bool  # to this cause; the first that does, in the order of the list, is the incident's `cause_hint`
+    text: str  # one sentence or two
+    numbers: dict[str, float] = field(default_factory=dict)  # behind the text
+
+
 class Position(Struct, frozen=True, kw_only=True, order=True):
     """A place in the windows log: what decisions are a function of."""
 
@@ -113,6 +122,8 @@ class Alert(Struct, frozen=True, kw_only=True):
     features_drifted: int = 0  # all of them; `features` lists the strongest
     features: list[FeatureDrift] = field(default_factory=list)
     scores: list[ScoreDrift] = field(default_factory=list)
+    by_effect: list[FeatureDrift] = field(default_factory=list)  # of all that drifted, those that moved most
+    causes: list[CauseEvidence] = field(default_factory=list)  # each class that was considered
     traffic: list[TrafficShift] = field(default_factory=list)  # of `traffic_mix`
     opened_request: int = 0  # requests of the lane since it was armed
     request: int = 0  # the same, at this transition
@@ -133,6 +144,11 @@ class Alert(Struct, frozen=True, kw_only=True):
     explanations_reliable: bool = True  # false while SAE health is drifted: do not trust feature names then
     note: str = ""  # who ended it and why, as claimed, where evidence did not: untrusted text
     runbook: str = ""  # page of `deploy/runbooks` that says what to do
+
+    @property
+    def moved_most(self) -> list[FeatureDrift]:
+        """By effect; of an alert of before that order, by evidence."""
+        return self.by_effect or self.features
 
 
 class Said(Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec import Struct, field
 
-from stream_interp.records.alert import FeatureDrift, Position, Said, ScoreDrift, TrafficShift
+from stream_interp.records.alert import CauseEvidence, FeatureDrift, Position, Said, ScoreDrift, TrafficShift
 from stream_interp.records.envelope import Envelope, json_record
 from stream_interp.records.lane import Lane
 
@@ -61,7 +61,15 @@ class IncidentCard(Struct, frozen=True, kw_only=True):
     features_drifted: int
     features: list[FeatureDrift] = field(default_factory=list)
     scores: list[ScoreDrift] = field(default_factory=list)
+    by_effect: list[FeatureDrift] = field(default_factory=list)  # of all that drifted, those that moved most
+    causes: list[CauseEvidence] = field(default_factory=list)  # each class that was considered
+    evidence_request: int = 0  # at which a request-level test crossed first; 0 where none did
     ack: Said | None = None
+
+    @property
+    def moved_most(self) -> list[FeatureDrift]:
+        """By effect; of a status of before that order, by evidence."""
+        return self.by_effect or self.features
 
 
 class Status(Struct, frozen=True, kw_only=True):
