@@ -20,9 +20,9 @@ def bench(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Which; none: all.")] = None,
     json: JsonOption = False,
 ) -> None:
-    """Speeds as ratios of two things measured in turn; with --json one object a row, with the environment.
+    """Speeds and delays as ratios of two things measured in one run; with --json an object a row, with the environment.
 
-    The names: encode, pipeline, kafka, versus_saelens_river, load, parts.
+    The names: encode, pipeline, kafka, versus_saelens_river, load, parts, delay.
     """
     if not (_ROOT / "tests/bench/run.py").is_file():
         raise UsageError(f"no tests/bench beside {_ROOT / 'stream_interp'}: run it from a source checkout")

@@ -82,6 +82,11 @@ def tuned(name: str, rate: float, turned: bool) -> tuple[Rival, Estimate]:
     return min(tried, key=lambda t: abs(np.log(t[1].mean / ARL)))
 
 
+def is_tuned(arl: Estimate) -> bool:
+    """Whether a run length is within a factor of two of ARL: on rare events some jump over it or never come near."""
+    return bool(ARL / 2 <= arl.mean <= ARL * 2)
+
+
 def delays(rival: Rival, null: float, rates: list[float], seed: int) -> list[Estimate]:
     """Mean requests until the alarm after a change to each rate, of streams that have not alarmed before."""
     calm = run(rival, started(rival), null, BEFORE, np.random.default_rng((seed, 0)))

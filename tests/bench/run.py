@@ -1,4 +1,4 @@
-"""Every performance claim as a ratio of two things measured in turn in one run: `python -m tests.bench.run [NAME…]`.
+"""Every performance claim as a ratio of two things in one run: `python -m tests.bench.run [NAME…]`.
 
 `make bench` runs all; `stream-interp bench [NAME…] --json` does the same from a source checkout.
 """
@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 
-from tests.bench import encode, load, parts, pipeline, versus
+from tests.bench import delay, encode, load, parts, pipeline, versus
 from tests.bench.measure import Row, as_json, environment
 
 BENCHES: dict[str, Callable[[], Iterator[Row]]] = {
@@ -20,6 +20,7 @@ BENCHES: dict[str, Callable[[], Iterator[Row]]] = {
     "versus_saelens_river": versus.rows,
     "load": load.rows,
     "parts": parts.rows,
+    "delay": delay.rows,
 }
 
 

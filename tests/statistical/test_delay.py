@@ -11,10 +11,12 @@ from tests.bench import delay as tables
 from tests.bench import delay_classical as classical
 from tests.bench import delay_cusum as cusum
 from tests.bench.delay import CELLS, Cell
-from tests.bench.delay_mixture import MixtureTest, average, fresh, run_length, watch
+from tests.bench.delay_mixture import Estimate, MixtureTest, average, fresh, run_length, watch
 
 LONGEST = 1.25  # our delay in units of the oracle's
-MISSED = {Cell(0.001, 1.5): 1.3}  # the one that misses it (1.27), and what is held instead
+# The one that misses it (1.27), and what is held instead. With 1.5 as the only component it is 1.13: the rest is the
+# price of the seven others, whose share of A is no help against a change this small.
+MISSED = {Cell(0.001, 1.5): 1.3}
 FAST = [Cell(0.1, 10.0), Cell(0.01, 0.5), Cell(0.01, 5.0), Cell(0.001, 0.0), Cell(0.001, 1.5)]
 
 
@@ -157,5 +159,9 @@ def test_rivals_are_tuned_to_the_run_length(name: str) -> None:
     """On other streams than they were tuned on."""
     rival, _ = classical.tuned(name, 0.1, False)
     first = classical.run(rival, classical.started(rival), 0.1, classical.ARL, np.random.default_rng(9)).first
-    again = classical.mean_run_length(first, classical.ARL)
-    assert again.mean == pytest.approx(classical.ARL, rel=0.2)
+    assert classical.is_tuned(classical.mean_run_length(first, classical.ARL))
+
+
+@pytest.mark.parametrize(("arl", "near"), [(10_000.0, True), (19_000.0, True), (21_000.0, False), (np.inf, False)])
+def test_run_lengths_far_from_the_one_wanted_are_not_compared(arl: float, near: bool) -> None:
+    assert classical.is_tuned(Estimate(arl, 1.0)) is near
