@@ -4,6 +4,10 @@ Per one-sided score, thresholds at the (k+1)-th largest calibration score, k ∈
 stream whose null rate is bounded by `intervals.exceedance_bound`. The statistic is the mean over thresholds and odds
 ratios of the e-SR, one step a request. Deterministic, bounded, never enlarged by live data.
 
+A few foreign requests in a hundred show at the highest thresholds alone, and there an uncertain null rate costs most:
+of n calibration requests the first bound is about log(1/α)/n, ten times what it bounds. So the first threshold has half
+of a test's δ and half of the mean, each next one half of what is left (`TOP_HEAVY`).
+
 Conformal p-values against a frozen calibration set are not valid here: 3 to 130 times the nominal alarms.
 """
 
@@ -20,6 +24,8 @@ from stream_interp.drift.esr import Floats
 from stream_interp.drift.intervals import exceedance_bound
 
 RANKS = (0, 3, 12, 60, 180)
+TOP_HEAVY = (8, 4, 2, 1, 1)  # weights of the ranks, in the mean and in what each has of a test's δ
+EVEN = (1, 1, 1, 1, 1)  # of baselines frozen before
 LOG_ODDS = esr.log_odds("up")
 MAX_NULL_RATE = 0.5  # an order statistic that a null request exceeds more often says nothing
 TIE = 1e-4  # relative: float32 sums of the same request differ a little between batch sizes and devices
@@ -35,12 +41,14 @@ class Exceedance:
         thresholds: [K, len(RANKS)] on sign·score, moved outwards by `TIE`; not finite where the calibration set is too
             small for the rank.
         null_rates: [K, len(RANKS)].
+        weights: of the ranks.
     """
 
     column: NDArray[np.int64]
     sign: Floats
     thresholds: Floats
     null_rates: Floats
+    weights: tuple[int, ...]
 
     @property
     def usable(self) -> NDArray[np.bool_]:
@@ -63,8 +71,10 @@ class Exceedance:
         return np.any(self.usable, axis=1)  # type: ignore[no-any-return]
 
 
-def build(scores: NDArray[np.float32], tests: list[tuple[int, int]], alpha: float) -> Exceedance:
-    """Tests from calibration scores [n, S]; `tests` lists (column, sign); alpha for each threshold's bound.
+def build(
+    scores: NDArray[np.float32], tests: list[tuple[int, int]], alpha: float, weights: tuple[int, ...] = TOP_HEAVY
+) -> Exceedance:
+    """Tests from calibration scores [n, S]; `tests` lists (column, sign); alpha for the bounds of all of them together.
 
     NaN (a score that is not available) is left out, infinite scores are not: live ones would exceed, too.
     """
@@ -73,13 +83,13 @@ def build(scores: NDArray[np.float32], tests: list[tuple[int, int]], alpha: floa
     for i, (column, sign) in enumerate(tests):
         known = scores[:, column][~np.isnan(scores[:, column])].astype(np.float64)
         descending = np.sort(known * sign)[::-1]
-        for j, k in enumerate(RANKS):
-            bound = exceedance_bound(k, len(descending), alpha)
+        for j, (k, weight) in enumerate(zip(RANKS, weights, strict=True)):
+            bound = exceedance_bound(k, len(descending), alpha * weight / (len(tests) * sum(weights)))
             if bound < MAX_NULL_RATE:
                 threshold = float(descending[k])
                 thresholds[i, j], rates[i, j] = threshold + TIE * abs(threshold), bound
     columns, signs = (np.array(c) for c in zip(*tests, strict=True))
-    return Exceedance(columns.astype(np.int64), signs.astype(np.float64), thresholds, rates)
+    return Exceedance(columns.astype(np.int64), signs.astype(np.float64), thresholds, rates, weights)
 
 
 def initial(tests: Exceedance) -> Floats:
@@ -121,6 +131,7 @@ def cells(tests: Exceedance, m: Floats) -> Floats:
 
 
 def value(tests: Exceedance, m: Floats) -> Floats:
-    """The statistic [..., K] of each test: the mean over odds ratios and usable thresholds; 0 if unarmed."""
-    mean: Floats = cells(tests, m).sum(axis=-1) / np.maximum(tests.usable.sum(axis=-1), 1)
+    """The statistic [..., K] of each test: the weighted mean over odds ratios and usable thresholds; 0 if unarmed."""
+    weights = np.array(tests.weights)
+    mean: Floats = (cells(tests, m) * weights).sum(axis=-1) / np.maximum((tests.usable * weights).sum(axis=-1), 1)
     return mean

@@ -28,13 +28,15 @@ def request_scores(
     n_judged, n_ordinary = sums_of(spans, None, judged), sums_of(spans, None, ordinary)
     none = np.full(spans.n, np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 is NaN: nothing to say
+        surprise, rarity = _surprise_and_rarity(items, tokens, fired, ordinary)
         columns = {
             "mean_sq_norm": sums_of(spans, tokens.sq_norm, ordinary) / n_ordinary,
             "mahalanobis_sq": _mahalanobis(items, tokens, ordinary, n_ordinary),
             "error_share": none,
             "l0": none,
             "massive_share": sums_of(spans, None, judged & tokens.massive) / n_judged,
-            "surprise": _surprise(items, tokens, fired, ordinary),
+            "surprise": surprise,
+            "rarity": rarity,
         }
         if has_sae:
             _, target_sq, err_sq, *_ = error_sums(spans, errors, tokens.in_error, judged)
@@ -61,15 +63,19 @@ def _mahalanobis(items: Sequence[Item], tokens: Tokens, ordinary: Bools, n: Doub
     return distance
 
 
-def _surprise(items: Sequence[Item], tokens: Tokens, fired: Fired, ordinary: Bools) -> Doubles:
-    """[s]: mean of the nats of each span's (token, feature) entries, in order; NaN where there are none.
+def _surprise_and_rarity(
+    items: Sequence[Item], tokens: Tokens, fired: Fired, ordinary: Bools
+) -> tuple[Doubles, Doubles]:
+    """[s] each: mean of the nats of each span's (token, feature) entries, in order, and mean of the squared nats of the
+    features of those entries, each once; NaN where there are none.
 
-    Without massive tokens, as the other scores of the activations: a hundred times as many features fire in one, so
-    that its span's mean would be about that token alone.
+    A feature that fires in many tokens makes the first mean about itself; squares make the second one about the rarest
+    of the set. Without massive tokens, as the other scores of the activations: a hundred times as many features fire in
+    one, so that its span's means would be about that token alone.
     """
     shapes, spans = _shapes(items), tokens.spans.tokens
     if all(shape.surprise is None for shape in shapes):
-        return np.full(spans.n, np.nan)
+        return np.full(spans.n, np.nan), np.full(spans.n, np.nan)
     own = ordinary[fired.token]
     token, feature = fired.token[own], fired.feature[own]
     nats = np.full(len(feature), np.nan)
@@ -78,7 +84,13 @@ def _surprise(items: Sequence[Item], tokens: Tokens, fired: Fired, ordinary: Boo
             entries = _has_shape(items, shape)[tokens.request[token]]
             nats[entries] = shape.surprise[feature[entries]]
     span = spans.of_token[token]
-    return np.bincount(span, nats, spans.n) / np.bincount(span, minlength=spans.n)
+    _, once = np.unique(span * (feature.max(initial=0) + 1) + feature, return_index=True)  # by span, then by feature
+    return _mean_by_span(span, nats, spans.n), _mean_by_span(span[once], nats[once] ** 2, spans.n)
+
+
+def _mean_by_span(span: NDArray[np.int64], values: Doubles, n: int) -> Doubles:
+    mean: Doubles = np.bincount(span, values, n) / np.bincount(span, minlength=n)
+    return mean
 
 
 def _shapes(items: Sequence[Item]) -> Sequence[LaneShape]:

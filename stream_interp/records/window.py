@@ -40,7 +40,7 @@ DtypeName = Annotated[str, Meta(max_length=32)]
 UNIT, SHORT, BLOCK = "unit", "short", "block"
 
 # Columns of `request_scores`. New ones come last: records of a version before have fewer, the first of these.
-SCORES = ("mean_sq_norm", "mahalanobis_sq", "error_share", "l0", "massive_share", "surprise")
+SCORES = ("mean_sq_norm", "mahalanobis_sq", "error_share", "l0", "massive_share", "surprise", "rarity")
 SCORE_TITLES = {
     "mean_sq_norm": "mean squared norm of a token",
     "mahalanobis_sq": "distance of the mean token from that of the baseline",
@@ -48,6 +48,7 @@ SCORE_TITLES = {
     "l0": "features that fire in a token",
     "massive_share": "share of tokens with one huge coordinate",
     "surprise": "how rare the features that fire are, in nats",
+    "rarity": "how rare the features are of the set that fires, each once, in nats squared",
 }
 
 # name → (dtype, unit). Feature arrays [m] list only the features that fired; `feature_ids` says which.

@@ -37,7 +37,7 @@ class MixtureTest:
     def factors(self) -> tuple[Floats, Floats]:
         """L, [C, 1] each, of a request in which the feature is silent and of one in which it fires."""
         norm = esr.log_normaliser(np.array([self.p]), self.direction)
-        return esr.bernoulli_factors(norm, esr.log_odds(self.direction))
+        return np.exp(-norm), np.exp(esr.log_odds(self.direction)[:, None] - norm)
 
     @property
     def changed_rates(self) -> Floats:

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from stream_interp.detect import armed
+from stream_interp.detect.armed.features import KINDS, RATES
 from stream_interp.detect.armed.scores import SCORE_TESTS
 from stream_interp.detect.partition import WindowsPartition
 from stream_interp.detect.state import LaneState
 from stream_interp.detect.state_codec import StateHeader, dump_state, load_state, load_untested
 from stream_interp.drift import budget, exceedance
-from stream_interp.drift.intervals import DELTA
+from stream_interp.drift.intervals import DELTA, clopper_pearson, exceedance_bound
 from stream_interp.evidence.path import Series, _point
 from stream_interp.records.alert import Alert
 from stream_interp.records.arrays import pack, unpack
@@ -23,7 +24,7 @@ from stream_interp.records.window import SCORE_TITLES, SCORES, Window, widened
 from tests.detect.log import LANE, SETTINGS, consumed, fresh, replayed, story, window_records
 
 BEFORE = 5  # scores that there were
-COLUMN = SCORES.index("surprise")
+SURPRISE, RARITY = SCORES.index("surprise"), SCORES.index("rarity")
 STORY = story()
 NEW = STORY.windows
 
@@ -77,31 +78,51 @@ def test_a_row_means_the_same_test_whatever_the_baseline_has() -> None:
     assert [test for test in SCORE_TESTS if test.score == "surprise"] == [("surprise", "up", "t0")]
 
 
-def test_an_old_baseline_keeps_its_bounds_and_its_shares_bit_for_bit() -> None:
+@pytest.mark.parametrize(("columns", "tests_then"), [(BEFORE, 7), (RARITY, 8)])
+def test_an_old_baseline_keeps_its_bounds_and_its_shares_bit_for_bit(columns: int, tests_then: int) -> None:
+    """Half of δ for its thresholds, each as much as the next, and each the same weight in the mean."""
+    baseline = NEW_STATES[ARMED_AT].baseline
+    assert baseline is not None
+    scores = baseline.arrays["calibration_scores"][:, :columns]
+    tests = armed.build(baseline.header, {**baseline.arrays, "calibration_scores": scores}, SETTINGS.drift)
+    own, n = tests.unit.scores, len(scores)
+    assert own.null_rates.shape == (tests_then, 5)
+    assert own.weights == (1, 1, 1, 1, 1)
+    bounds = [exceedance_bound(k, n, DELTA / 2 / (tests_then * 5)) for k in exceedance.RANKS]
+    for rates in own.null_rates:
+        assert rates.tolist() == [bound if bound < exceedance.MAX_NULL_RATE else 1.0 for bound in bounds]
+    fired, alpha = tests.unit.fired, DELTA / 2 / (len(KINDS) * len(tests.unit.fired))
+    high = clopper_pearson(fired, n, alpha)[1] * SETTINGS.drift.tolerance
+    up = tests.unit.features[str(RATES[0])]
+    np.testing.assert_array_equal(up.p[up.armed], high[up.armed])
+    m = np.arange(1.0, 1 + 8 * tests_then * 5).reshape(8, -1)
+    np.testing.assert_array_equal(
+        exceedance.value(own, m), exceedance.cells(own, m).sum(axis=-1) / np.maximum(own.usable.sum(axis=-1), 1)
+    )
+
+
+def test_an_old_baseline_has_no_share_for_tests_of_later() -> None:
     baseline = OLD_STATES[ARMED_AT].baseline
     assert baseline is not None
-    scores = baseline.arrays["calibration_scores"]
-    assert scores.shape[1] == BEFORE
+    assert baseline.arrays["calibration_scores"].shape[1] == BEFORE
     tests = armed.build(baseline.header, baseline.arrays, SETTINGS.drift)
-    columns = [(0, 1), (0, -1), (1, 1), (2, 1), (3, 1), (3, -1), (4, 1)]
-    before = exceedance.build(scores, columns, DELTA / 2 / (7 * 5))
-    for name in ("column", "sign", "thresholds", "null_rates"):
-        np.testing.assert_array_equal(getattr(tests.unit.scores, name), getattr(before, name), err_msg=name)
-    counts = {**tests.armed_by_group, "t0": 3, "health": int(before.armed[3:].sum())}
+    health = sum(
+        bool(on) for test, on in zip(SCORE_TESTS, tests.unit.scores.armed, strict=False) if test[2] == "health"
+    )
+    counts = {**tests.armed_by_group, "t0": 3, "health": health}
     assert tests.thresholds == budget.thresholds(counts, SETTINGS.drift.false_alarms_per_week)
     assert len(tests.score_thresholds()) == 7
-    assert "surprise" not in tests.unit.medians
+    assert not {"surprise", "rarity"} & set(tests.unit.medians)
 
 
-def test_a_new_baseline_shares_the_budget_of_t0_with_one_more_test() -> None:
+def test_a_new_baseline_shares_the_budget_of_t0_with_two_more_tests() -> None:
     old, new = OLD_STATES[ARMED_AT].tests, NEW_STATES[ARMED_AT].tests
     assert old is not None
     assert new is not None
-    assert new.thresholds["t0"] == pytest.approx(old.thresholds["t0"] * 4 / 3)
-    assert {g: a for g, a in new.thresholds.items() if g != "t0"} == {
-        g: a for g, a in old.thresholds.items() if g != "t0"
-    }
-    assert new.score_thresholds()[-1] == new.thresholds["t0"]
+    assert new.thresholds["t0"] == pytest.approx(old.thresholds["t0"] * 5 / 3)
+    assert new.thresholds["health"] == old.thresholds["health"]
+    assert (new.score_thresholds()[-2:] == new.thresholds["t0"]).all()
+    assert new.unit.scores.weights == exceedance.TOP_HEAVY
 
 
 def test_a_score_that_was_never_available_takes_no_share() -> None:
@@ -110,13 +131,13 @@ def test_a_score_that_was_never_available_takes_no_share() -> None:
     assert state.baseline is not None
     arrays = dict(state.baseline.arrays)
     arrays["calibration_scores"] = arrays["calibration_scores"].copy()
-    arrays["calibration_scores"][:, COLUMN] = np.nan
+    arrays["calibration_scores"][:, [SURPRISE, RARITY]] = np.nan
     tests = armed.build(state.baseline.header, arrays, SETTINGS.drift)
-    assert not tests.unit.scores.armed[-1]
-    assert np.isinf(tests.score_thresholds()[-1])
+    assert not tests.unit.scores.armed[-2:].any()
+    assert np.isinf(tests.score_thresholds()[-2:]).all()
     old = OLD_STATES[ARMED_AT].tests
     assert old is not None
-    assert tests.thresholds == old.thresholds
+    assert {g: tests.thresholds[g] for g in ("t0", "health")} == {g: old.thresholds[g] for g in ("t0", "health")}
 
 
 @pytest.mark.parametrize("at", [2, ARMED_AT - 20, ARMED_AT, ARMED_AT + 5, ARMED_AT + 14])
@@ -144,7 +165,7 @@ def test_a_lane_half_way_through_learning_gets_the_score_from_then_on() -> None:
     assert state.baseline is not None
     assert state.tests is not None
     scores = state.baseline.arrays["calibration_scores"]
-    known = np.isfinite(scores[:, COLUMN])
+    known = np.isfinite(scores[:, SURPRISE])
     assert not known[: len(known) // 4].any()
     assert known[-100:].all()
     assert state.tests.unit.scores.armed[-1]
@@ -165,7 +186,7 @@ def test_windows_of_another_version_feed_what_they_have(columns: int) -> None:
         assert dump_state(found) == dump_state(expected)
     else:
         assert "surprise" not in {score.score for alert in told for score in alert.scores}
-        assert np.isnan(found.recent_scores[:, COLUMN]).all()
+        assert np.isnan(found.recent_scores[:, SURPRISE]).all()
 
 
 def test_a_state_without_tests_can_be_written_again() -> None:
@@ -182,26 +203,28 @@ def test_the_path_of_a_story_that_begins_under_an_old_baseline() -> None:
     assert _point(NEW_STATES[-1], Series((("unit", row),), ())).log_threshold["surprise up"] is not None
 
 
-def surprising(by: Callable[[np.ndarray], np.ndarray]) -> list[Window]:
+def surprising(by: Callable[[np.ndarray], np.ndarray], column: int = SURPRISE) -> list[Window]:
     """Calm traffic of which the fired sets alone become unusual."""
     changed = []
     for window in NEW[ARMED_AT : ARMED_AT + 8]:
         scores = window.arrays["request_scores"].copy()
-        scores[:, COLUMN] = by(scores[:, COLUMN])
+        scores[:, column] = by(scores[:, column])
         changed.append(replace(window, arrays={**window.arrays, "request_scores": scores}))
     return changed
 
 
-def test_surprise_alone_opens_an_incident_and_only_upwards() -> None:
-    state, alerts = run(surprising(lambda nats: nats + 2), resumed(NEW_STATES[ARMED_AT]))
-    assert [(s.score, s.direction, s.group) for s in alerts[0].scores] == [("surprise", "up", "t0")]
+@pytest.mark.parametrize("score", ["surprise", "rarity"])
+def test_surprise_alone_opens_an_incident_and_only_upwards(score: str) -> None:
+    column = SCORES.index(score)
+    state, alerts = run(surprising(lambda nats: nats + 20, column), resumed(NEW_STATES[ARMED_AT]))
+    assert [(s.score, s.direction, s.group) for s in alerts[0].scores] == [(score, "up", "t0")]
     assert (alerts[0].transition, alerts[0].groups, alerts[0].cause_hint) == ("opened", ["t0"], "data_shift")
     assert alerts[0].explanations_reliable
     drift = alerts[0].scores[0]
     assert drift.now_median is not None
     assert drift.now_median > drift.baseline_median + 1
     assert state.incident is not None
-    assert run(surprising(lambda nats: nats * 0), resumed(NEW_STATES[ARMED_AT]))[1] == []
+    assert run(surprising(lambda nats: nats * 0, column), resumed(NEW_STATES[ARMED_AT]))[1] == []
 
 
 def test_surprise_does_not_acquit_an_sae_that_is_out_of_health() -> None:

@@ -75,6 +75,26 @@ def test_ties_and_nan_exceed_nothing() -> None:
     assert over[2].all()
 
 
+def test_the_first_threshold_has_half_of_what_bounds_and_mean_share_out() -> None:
+    scores = np.random.default_rng(5).standard_normal((1_200, 2)).astype(np.float32)
+    tests = exceedance.build(scores, [(0, 1), (1, -1)], 1e-3)
+    for rates in tests.null_rates:
+        alphas = 1 - beta.cdf(rates, np.array(exceedance.RANKS) + 1, 1_200 - np.array(exceedance.RANKS))
+        np.testing.assert_allclose(alphas, 1e-3 / 2 * np.array([8, 4, 2, 1, 1]) / 16, rtol=1e-6)
+    m = np.random.default_rng(6).exponential(size=(8, 10))
+    slow = [sum(w * m[:, 5 * k + j].mean() for j, w in enumerate((8, 4, 2, 1, 1))) / 16 for k in range(2)]
+    np.testing.assert_allclose(exceedance.value(tests, m), slow, rtol=1e-12)
+
+
+def test_weights_of_thresholds_that_are_not_usable_go_to_the_others() -> None:
+    tests = exceedance.build(np.arange(60, dtype=np.float32)[:, None], [(0, 1)], 1e-4)
+    assert tests.usable[0].tolist() == [True, True, True, False, False]
+    np.testing.assert_allclose(exceedance.value(tests, np.full((8, 5), 3.0)), [3.0])
+    m = np.zeros((8, 5))
+    m[:, 0] = 7.0
+    np.testing.assert_allclose(exceedance.value(tests, m), [4.0])  # 8 of 8 + 4 + 2
+
+
 @pytest.mark.statistical
 @pytest.mark.parametrize("n_calibration", [200, 1_200])
 def test_null_lanes_stay_within_the_budget_and_a_long_drift_stays_seen(n_calibration: int) -> None:

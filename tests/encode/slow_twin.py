@@ -141,11 +141,13 @@ def add_span(stratum, tokens: list[Token], sae, cap, mean, whitening, surprise) 
     sampled = [token for token in tokens if token.sampled]
     target = sum(token.target for token in sampled)
     nats = [float(surprise[f]) for token in ordinary for f in token.values] if surprise is not None else []
+    fired = sorted({f for token in ordinary for f in token.values})
+    once = [float(surprise[f]) ** 2 for f in fired] if surprise is not None else []
     stratum["scores"].append([
         average([token.sq for token in ordinary]), distance([token.x for token in ordinary], mean, whitening),
         sum(token.err for token in sampled) / target if sae and target else math.nan,
         average([len(token.values) for token in tokens]) if sae else math.nan,
-        average([token.heavy for token in tokens]), average(nats)])  # fmt: skip
+        average([token.heavy for token in tokens]), average(nats), average(once)])  # fmt: skip
     return peaks
 
 

@@ -305,7 +305,7 @@ def test_a_projector_of_before_the_surprise_gives_none():
     arrays = {"mean": np.zeros(D_IN), "whitening": np.eye(D_IN), "cap": np.ones(D_SAE)}
     header = ProjectorHeader(lane=shape().lane, version=3, unit_tokens=1, d_in=D_IN, d_sae=D_SAE, fit_requests=2,
                              fit_tokens=9, shrinkage=0.0, kept_directions=D_IN)  # fmt: skip
-    sae, column = IntegerSAE(D_IN, D_SAE), SCORES.index("surprise")
+    sae, column = IntegerSAE(D_IN, D_SAE), [SCORES.index("surprise"), SCORES.index("rarity")]
     before = window_of(sae, shape_of(shape().lane, (header, arrays), "off"), make_requests(9))
     after_shape = shape_of(shape().lane, (header, {**arrays, "surprise": np.ones(D_SAE)}), "off")
     after = window_of(sae, after_shape, make_requests(9))

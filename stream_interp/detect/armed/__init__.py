@@ -125,7 +125,7 @@ class Tests:
 
 
 def build(baseline: BaselineHeader, arrays: Arrays, settings: DriftSettings) -> Tests:
-    """Arms the tests. Half of δ goes to the thresholds of the scores, half to the intervals of the features.
+    """Arms the tests. δ goes to the thresholds of the scores and the intervals of the features (`scores.allotment`).
 
     Of a baseline of before there were magnitude tests, nor are there means: its shares stay as they were frozen.
     """
@@ -159,12 +159,10 @@ def stratum_tests(n: int, arrays: Arrays, delta: float, settings: DriftSettings,
     fired = arrays["requests_fired"].astype(np.int64, copy=False)
     mag = arrays["mag_sum"].astype(np.float64, copy=False) if "mag_sum" in arrays else None
     calibration = arrays["calibration_scores"][:, : len(SCORES)].astype(np.float32, copy=False)
-    kinds = RATES if mag is None else KINDS
-    of_kinds = {
-        str(kind): features.build(kind, n, fired, mag, delta / 2 / max(len(kinds) * len(fired), 1), settings, deff)
-        for kind in kinds
-    }
-    tests = scores.build(calibration, delta / 2, with_sae=len(fired) > 0)
+    kinds, of_scores = RATES if mag is None else KINDS, scores.allotment(calibration.shape[1]).of_scores
+    alpha = delta * (1 - of_scores) / max(len(kinds) * len(fired), 1)
+    of_kinds = {str(kind): features.build(kind, n, fired, mag, alpha, settings, deff) for kind in kinds}
+    tests = scores.build(calibration, delta * of_scores, with_sae=len(fired) > 0)
     return StratumTests(n, fired, mag, of_kinds, tests, scores.medians(calibration))
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stream_interp.drift import exceedance
 from stream_interp.drift.esr import Direction, Floats
-from stream_interp.drift.exceedance import Exceedance
+from stream_interp.drift.exceedance import EVEN, TOP_HEAVY, Exceedance
 from stream_interp.records.alert import Group
 from stream_interp.records.window import SCORES
 
@@ -42,9 +42,26 @@ SCORE_TESTS = (
     ScoreTest("l0", "down", "health"),
     ScoreTest("massive_share", "up", "health"),
     ScoreTest("surprise", "up", "t0"),
+    ScoreTest("rarity", "up", "t0"),
 )
-NEED_SAE = {"error_share", "l0", "surprise"}
+NEED_SAE = {"error_share", "l0", "surprise", "rarity"}
 SCORE_GROUPS: tuple[Group, ...] = ("t0", "health")
+
+
+class Allotment(NamedTuple):
+    """How the δ of a stratum is shared out: to the thresholds of its scores, and among the ranks of these."""
+
+    of_scores: float
+    weights: tuple[int, ...]
+
+
+def allotment(columns: int) -> Allotment:
+    """For a baseline with so many scores; one of before *rarity* keeps what it was frozen with.
+
+    Features have far more intervals than scores have thresholds, so that a fifth of δ instead of a half makes theirs
+    wider by a twentieth, and four fifths make the highest thresholds' null rates smaller by as much.
+    """
+    return Allotment(0.8, TOP_HEAVY) if columns > SCORES.index("rarity") else Allotment(0.5, EVEN)
 
 
 @dataclass(frozen=True)
@@ -78,7 +95,7 @@ def build(scores: NDArray[np.float32], alpha: float, with_sae: bool) -> Exceedan
     if not with_sae:
         scores = scores.copy()
         scores[:, [name in NEED_SAE for name in names]] = np.nan
-    return exceedance.build(scores, columns, alpha / (len(tests) * len(exceedance.RANKS)))
+    return exceedance.build(scores, columns, alpha, allotment(len(names)).weights)
 
 
 def medians(scores: NDArray[np.float32]) -> dict[str, float]:
