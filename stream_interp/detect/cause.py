@@ -139,9 +139,7 @@ def _model_change(state: LaneState, incident: Incident) -> CauseEvidence:
     text = "Activations come in the dtype that they came in before."
     if above in (0.0, 1.0):
         side = "over" if above else "under"
-        text += (
-            f" All {len(norm)} latest norms lie {side} the baseline's median: so does a changed model; so do new data."
-        )
+        text += f" All {len(norm)} latest norms lie {side} the baseline's median: a changed model, or new data."
     return _said("model_change", False, text, norm_above_median=above)
 
 

@@ -16,7 +16,7 @@ from stream_interp.drift.design_effect import CLUSTER_REQUESTS, DesignEffect
 from stream_interp.records.arrays import Arrays
 from stream_interp.records.control import BaselineHeader, ProjectorHeader, Versioned, make_control
 from stream_interp.records.lane import Lane
-from stream_interp.records.lengths import BINS, percentile
+from stream_interp.records.lengths import BINS, length_bins, percentile
 from stream_interp.records.moments import Moments, unpack_scatter
 from stream_interp.records.window import ERROR_EVERY, FIT, FLOAT32, Window
 from stream_interp.settings import BaselineSettings, UnitSettings
@@ -138,8 +138,10 @@ def make_projector(fit: Learned, lane: Lane, version: int, unit: UnitSettings, a
     """The projector that ends *fit*: unit and blocks, cap_f, surprise_f, the tokens' whitening, and compute_dtype."""
     mean, whitening, shrinkage = _whitening(fit)
     unit_tokens = unit.tokens or percentile(fit.lengths, UNIT_PERCENTILE)
+    shorter = fit.lengths[1 : int(length_bins(np.array([unit_tokens]))[0])]  # so that their lengths move nothing
     projector = ProjectorHeader(
         lane=lane, version=version, unit_tokens=unit_tokens, blocks=unit.blocks,
+        short_tokens=percentile(np.concatenate([[0], shorter]), UNIT_PERCENTILE) if shorter.any() else 1,
         error_every=min(ERROR_EVERY, unit_tokens), d_in=fit.d_in, d_sae=len(fit.fired), fit_requests=fit.requests,
         fit_tokens=fit.fit_n, shrinkage=shrinkage, kept_directions=len(whitening),
         compute_dtype=fit.proposed_dtype or FLOAT32,

@@ -103,6 +103,7 @@ def _statistics(sae: Encoder | None, items: Sequence[Item], tokens: Tokens, fire
     value = fired.value.double().nan_to_num_(nan=0.0, posinf=largest, neginf=-largest)  # float16 ends at 65,504
     firings = Fired(*(column.cpu().numpy() for column in (fired.token, fired.feature, value)))
     firings.value[tokens.massive[firings.token]] = 0.0
+    maxima = _maxima(tokens, firings, sae.d_sae if sae else 1)
     fit_x, fit_bounds = _fit_tokens(items, tokens)
     return Statistics(
         tokens=tokens.counts,
@@ -114,8 +115,8 @@ def _statistics(sae: Encoder | None, items: Sequence[Item], tokens: Tokens, fire
         spans=SpanStatistics(
             tokens.spans.bounds,
             tokens.spans.stratum,
-            request_scores(items, tokens, firings, errors, has_sae=sae is not None),
-            _maxima(tokens, firings, sae.d_sae if sae else 1),
+            request_scores(items, tokens, firings, maxima, errors, has_sae=sae is not None),
+            maxima,
         ),
         fit_x=fit_x,
         fit_bounds=fit_bounds,

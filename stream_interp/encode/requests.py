@@ -51,6 +51,7 @@ class LaneShape:
 
     Attributes:
         unit_tokens: a request's first so many counted tokens make its indicators and scores; 0 = all of them.
+        short_tokens: of a request of fewer than unit_tokens its first so many are judged; 0 = all of them.
         blocks: of unit_tokens tokens, the unit included, that are judged of a request that is long enough.
         mean, whitening: [r] and [kept, r] float64, None in fit.
         cap: [d_sae] float32, what a request's maximum is divided by; None in fit.
@@ -65,6 +66,7 @@ class LaneShape:
     projector_version: int = FIT
     unit_tokens: int = 0
     blocks: int = 1
+    short_tokens: int = 0
     error_every: int = ERROR_EVERY
     mean: torch.Tensor | None = None
     whitening: torch.Tensor | None = None
@@ -84,6 +86,7 @@ def shape_of(lane: Lane, projector: tuple[ProjectorHeader, Arrays] | None, massi
         projector_version=header.version,
         unit_tokens=header.unit_tokens,
         blocks=header.blocks,
+        short_tokens=header.short_tokens,
         error_every=header.error_every,
         mean=torch.from_numpy(arrays["mean"].astype(np.float64)),
         whitening=torch.from_numpy(arrays["whitening"].astype(np.float64)),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from stream_interp.encode.per_request import Doubles, Errors, Fired, error_sums, rows_of, sums_of
 from stream_interp.encode.requests import LaneShape, moment_coordinates
+from stream_interp.encode.statistics import PerFeature
 from stream_interp.encode.tokens import Bools, Item, Tokens
 from stream_interp.records.window import SCORES
 from stream_interp.sae.blocks import product
@@ -19,24 +20,26 @@ _REQUESTS_BLOCK = 32  # rows of a product at once
 
 
 def request_scores(
-    items: Sequence[Item], tokens: Tokens, fired: Fired, errors: Errors, *, has_sae: bool
+    items: Sequence[Item], tokens: Tokens, fired: Fired, maxima: PerFeature, errors: Errors, *, has_sae: bool
 ) -> NDArray[np.float32]:
-    """[s, len(SCORES)], a row a span; NaN where a score has no token, no SAE, or nothing fitted to go by."""
+    """[s, len(SCORES)], a row a span; NaN where a score has no token, no SAE, or nothing fitted to go by.
+
+    `maxima` are those of the spans' features, made of `fired`.
+    """
     spans = tokens.spans.tokens
     judged = spans.of_token >= 0
     ordinary = judged & ~tokens.massive
     n_judged, n_ordinary = sums_of(spans, None, judged), sums_of(spans, None, ordinary)
     none = np.full(spans.n, np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 is NaN: nothing to say
-        surprise, rarity = _surprise_and_rarity(items, tokens, fired, ordinary)
         columns = {
             "mean_sq_norm": sums_of(spans, tokens.sq_norm, ordinary) / n_ordinary,
             "mahalanobis_sq": _mahalanobis(items, tokens, ordinary, n_ordinary),
             "error_share": none,
             "l0": none,
             "massive_share": sums_of(spans, None, judged & tokens.massive) / n_judged,
-            "surprise": surprise,
-            "rarity": rarity,
+            "surprise": _surprise(items, tokens, fired, ordinary),
+            "rarity": _rarity(items, tokens, maxima),
         }
         if has_sae:
             _, target_sq, err_sq, *_ = error_sums(spans, errors, tokens.in_error, judged)
@@ -63,29 +66,36 @@ def _mahalanobis(items: Sequence[Item], tokens: Tokens, ordinary: Bools, n: Doub
     return distance
 
 
-def _surprise_and_rarity(
-    items: Sequence[Item], tokens: Tokens, fired: Fired, ordinary: Bools
-) -> tuple[Doubles, Doubles]:
-    """[s] each: mean of the nats of each span's (token, feature) entries, in order, and mean of the squared nats of the
-    features of those entries, each once; NaN where there are none.
+def _surprise(items: Sequence[Item], tokens: Tokens, fired: Fired, ordinary: Bools) -> Doubles:
+    """[s]: mean of the nats of each span's (token, feature) entries, in order; NaN where there are none.
 
-    A feature that fires in many tokens makes the first mean about itself; squares make the second one about the rarest
-    of the set. Without massive tokens, as the other scores of the activations: a hundred times as many features fire in
-    one, so that its span's means would be about that token alone.
+    Without massive tokens, as the other scores of the activations: a hundred times as many features fire in one, so
+    that its span's mean would be about that token alone.
     """
-    shapes, spans = _shapes(items), tokens.spans.tokens
-    if all(shape.surprise is None for shape in shapes):
-        return np.full(spans.n, np.nan), np.full(spans.n, np.nan)
     own = ordinary[fired.token]
     token, feature = fired.token[own], fired.feature[own]
+    nats = _nats(items, tokens.request[token], feature)
+    return _mean_by_span(tokens.spans.tokens.of_token[token], nats, tokens.spans.tokens.n)
+
+
+def _rarity(items: Sequence[Item], tokens: Tokens, maxima: PerFeature) -> Doubles:
+    """[s]: mean of the squared nats of the features that are above 0 in a span, each once, massive tokens left out.
+
+    A feature that fires in many tokens makes the surprise about itself; squares make this about the rarest of the set.
+    """
+    span = np.repeat(np.arange(tokens.spans.tokens.n), np.diff(maxima.bounds))[maxima.value > 0]
+    nats = _nats(items, tokens.spans.request[span], maxima.feature[maxima.value > 0])
+    return _mean_by_span(span, nats**2, tokens.spans.tokens.n)
+
+
+def _nats(items: Sequence[Item], request: NDArray[np.int64], feature: NDArray[np.int64]) -> Doubles:
+    """[m] of features that fired in a request; NaN where the lane's projector does not say."""
     nats = np.full(len(feature), np.nan)
-    for shape in shapes:
+    for shape in _shapes(items):
         if shape.surprise is not None:
-            entries = _has_shape(items, shape)[tokens.request[token]]
+            entries = _has_shape(items, shape)[request]
             nats[entries] = shape.surprise[feature[entries]]
-    span = spans.of_token[token]
-    _, once = np.unique(span * (feature.max(initial=0) + 1) + feature, return_index=True)  # by span, then by feature
-    return _mean_by_span(span, nats, spans.n), _mean_by_span(span[once], nats[once] ** 2, spans.n)
+    return nats
 
 
 def _mean_by_span(span: NDArray[np.int64], values: Doubles, n: int) -> Doubles:

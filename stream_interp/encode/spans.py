@@ -1,4 +1,4 @@
-"""Which tokens of a request are judged together: its unit, the blocks after it, or, where it is short, all of them."""
+"""Which tokens of a request are judged together: its unit and the blocks after it, or of a short one its first few."""
 
 from __future__ import annotations
 
@@ -33,14 +33,16 @@ class Spans(NamedTuple):
     tokens: Groups
 
     @classmethod
-    def of(cls, units: Ints, blocks: Ints, counts: Ints, request: Ints, place: Ints) -> Spans:
-        """Of requests that have `counts` [n] counted tokens, in lanes of so many `units` and `blocks` [n].
+    def of(cls, units: Ints, blocks: Ints, shorts: Ints, counts: Ints, request: Ints, place: Ints) -> Spans:
+        """Of requests that have `counts` [n] counted tokens, in lanes of so many `units`, `blocks` and `shorts` [n].
 
         Args:
             request, place: [t] of each token its request, and how many tokens of that are before it.
         """
-        short, size = counts < units, np.where(units == 0, np.maximum(counts, 1), units)
-        n = np.where(short, counts > 0, np.minimum(counts // size, blocks)).astype(np.int64)
+        short = counts < units
+        size = np.where(short, shorts, units)
+        size = np.where(size == 0, np.maximum(counts, 1), size)
+        n = np.minimum(counts // size, np.where(short, 1, blocks)).astype(np.int64)
         bounds = np.concatenate([[0], np.cumsum(n)])
         own = np.repeat(np.arange(len(counts)), n)
         block = np.arange(len(own)) - bounds[own]

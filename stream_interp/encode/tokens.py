@@ -57,7 +57,11 @@ class Tokens:
     def of(cls, items: Sequence[Item], device: str, explains: Literal["input", "output", "nothing"]) -> Tokens:
         """The tokens of requests of one width, in order, for an SAE that explains so much of them."""
         counts = np.array([counted(request) for _, request in items], np.int64)
-        units = np.array([shape.unit_tokens for shape, _ in items], np.int64)
+        units, blocks, shorts = (
+            np.array([(shape.unit_tokens, shape.blocks, shape.short_tokens) for shape, _ in items], np.int64)
+            .reshape(-1, 3)
+            .T
+        )
         x = _matrix([_kept(r, r.acts) for _, r in items])
         target = x if explains == "input" else _target(items) if explains == "output" else None
         request = np.repeat(np.arange(len(items)), counts)
@@ -73,7 +77,7 @@ class Tokens:
             counts=counts, starts=np.array([_start(r, n) for (_, r), n in zip(items, counts, strict=True)], np.int64),
             too_short=counts < np.maximum(units, 1), x=x.to(device), sq_norm=of_x.total, request=request,
             target=None if target is None else target.to(device), massive=massive,
-            spans=Spans.of(units, np.array([shape.blocks for shape, _ in items], np.int64), counts, request, place),
+            spans=Spans.of(units, blocks, shorts, counts, request, place),
             in_error=(_ordinary_place(massive, counts) % every == phases) & ~massive & (target is not None),
         )  # fmt: skip
 

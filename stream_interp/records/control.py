@@ -63,6 +63,7 @@ class ProjectorHeader(Struct, frozen=True, kw_only=True):
     lane: Lane
     version: int
     unit_tokens: int
+    short_tokens: Annotated[int, Meta(ge=0)] = 0  # of a shorter request its first so many are judged; 0: all of them
     blocks: Blocks = 1  # of unit_tokens tokens that are judged of a long request, the unit included
     error_every: Annotated[int, Meta(ge=1, le=1_000_000)] = 1  # one of so many tokens is in the error terms
     d_in: int

@@ -35,8 +35,8 @@ FIT, CALIBRATED = 0, 1  # projector_version 0 is a fit window; ≥ 1 names the p
 DtypeName = Annotated[str, Meta(max_length=32)]
 
 # A lane's strata: groups of its requests' tokens with baselines of their own. The unit is a request's first unit_tokens
-# counted tokens, block k the k-th unit_tokens after them where a request has them all; `short` is all counted tokens of
-# a request that has fewer than a unit.
+# counted tokens, block k the k-th unit_tokens after them where a request has them all; `short` is the first
+# short_tokens of a request that has those, but fewer than a unit.
 UNIT, SHORT, BLOCK = "unit", "short", "block"
 
 # Columns of `request_scores`. New ones come last: records of a version before have fewer, the first of these.

@@ -47,17 +47,18 @@ def is_massive(x: list[float], rule: str) -> bool:
     return rule == "share" and len(x) >= 256 and max(v * v for v in x) > 0.9 * total
 
 
-def spans(tokens: int, unit: int, blocks: int) -> dict[str, range]:
+def spans(tokens: int, unit: int, blocks: int, short: int) -> dict[str, range]:
     """Which of a request's counted tokens are judged together."""
     if unit == 0 or tokens < unit:
-        return {"short" if unit else "unit": range(tokens)} if tokens else {}
+        own = short if unit and short else tokens
+        return {"short" if unit else "unit": range(own)} if 0 < own <= tokens else {}
     names = ["unit", *(f"block{k}" for k in range(1, blocks))]
     return {name: range(k * unit, (k + 1) * unit) for k, name in enumerate(names) if (k + 1) * unit <= tokens}
 
 
 def twin(
-    sae: IntegerSAE | None, requests, *, unit=0, blocks=1, massive="off", cap=None, mean=None, whitening=None, every=20,
-    surprise=None, positions=None,
+    sae: IntegerSAE | None, requests, *, unit=0, blocks=1, short=0, massive="off", cap=None, mean=None,
+    whitening=None, every=20, surprise=None, positions=None,
 ):  # fmt: skip
     """Everything of the window, as plain dicts and lists. `requests`: (acts, special or None, acts_out or None)."""
     d_out = requests[0][0 if requests[0][2] is None else 2].shape[1]
@@ -83,7 +84,7 @@ def twin(
             w["tokens"] += len(kept)
             for token in tokens:
                 add_token(w, token)
-        for name, places in spans(len(kept), unit, blocks).items():
+        for name, places in spans(len(kept), unit, blocks, short).items():
             stratum = w["strata"].setdefault(name, {"requests": 0, "fired": {}, "mag_sum": {}, "scores": []})
             peaks = add_span(stratum, [tokens[k] for k in places], sae, cap, mean, whitening, surprise)
             for f, peak in peaks.items() if name == "unit" else ():

@@ -93,17 +93,17 @@ def check(window, slow) -> None:
         np.testing.assert_allclose(packed, centred.T @ centred, rtol=1e-4, atol=1e-3)
 
 
-def strata_shape(blocks: int, rule: str = "off", unit: int = 2):
+def strata_shape(blocks: int, rule: str = "off", unit: int = 2, short: int = 0):
     """A calibrated lane's shape, and the same as options of the loops."""
     rng = np.random.default_rng(blocks)
     options = {
-        "unit": unit, "every": 2, "massive": rule, "blocks": blocks, "mean": rng.normal(size=D_IN),
+        "unit": unit, "every": 2, "massive": rule, "blocks": blocks, "short": short, "mean": rng.normal(size=D_IN),
         "whitening": rng.normal(size=(3, D_IN)), "cap": rng.integers(1, 9, D_SAE).astype(np.float32),
         "surprise": rng.exponential(size=D_SAE).astype(np.float32),
     }  # fmt: skip
     lane_shape = shape(
         projector_version=7, unit_tokens=unit, error_every=2, massive=rule, cap=options["cap"], blocks=blocks,
-        surprise=options["surprise"], mean=torch.from_numpy(options["mean"]),
+        short_tokens=short, surprise=options["surprise"], mean=torch.from_numpy(options["mean"]),
         whitening=torch.from_numpy(options["whitening"]),
     )  # fmt: skip
     return lane_shape, options
@@ -177,6 +177,16 @@ def test_strata_equal_the_loops(blocks, rule):
     plain = window_of(sae, lane_shape, [r for r in requests if _counted(r) >= 2])
     for name in ("feature_ids", "requests_fired", "mag_sum", "tokens_fired", "act_sum", "request_max"):
         np.testing.assert_array_equal(window.arrays[name], plain.arrays[name], err_msg=name)
+
+
+@pytest.mark.parametrize("short", [1, 2, 3])
+def test_a_short_request_is_judged_by_its_first_tokens_and_one_without_them_not_at_all(short):
+    sae, requests = IntegerSAE(D_IN, D_SAE), make_requests(80, seed=14, special=True)
+    lane_shape, options = strata_shape(2, unit=4, short=short)
+    window = window_of(sae, lane_shape, requests)
+    check(window, twin(sae, requests, **options))
+    counts = [_counted(r) for r in requests]
+    assert window.header.strata["short"] == sum(short <= n < 4 for n in counts) > 0
 
 
 def _counted(request) -> int:
