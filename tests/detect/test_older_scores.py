@@ -195,7 +195,7 @@ def test_a_state_without_tests_can_be_written_again() -> None:
 
 
 def test_the_path_of_a_story_that_begins_under_an_old_baseline() -> None:
-    state, row = OLD_STATES[-1], len(SCORE_TESTS) - 1
+    state, row = OLD_STATES[-1], SCORE_TESTS.index(("surprise", "up", "t0"))
     point = _point(state, Series((("unit", 2), ("unit", row)), ()))
     assert point.log_e["surprise up"] is None
     assert point.log_threshold["surprise up"] is None
