@@ -35,9 +35,10 @@ class MixtureTest:
 
     @property
     def factors(self) -> tuple[Floats, Floats]:
-        """L, [C, 1] each, of a request in which the feature is silent and of one in which it fires."""
-        norm = esr.log_normaliser(np.array([self.p]), self.direction)
-        return np.exp(-norm), np.exp(esr.log_odds(self.direction)[:, None] - norm)
+        """L, [C, 1] each, of a request in which the feature is silent and of one in which it fires: ticks of M = 1."""
+        ones, p = np.ones((len(esr.ODDS_RATIOS), 2)), np.full(2, self.p)
+        after = esr.update(ones, 0.0, 1, p, self.direction, np.array([1]), np.ones(1))
+        return after[:, :1], after[:, 1:]
 
     @property
     def changed_rates(self) -> Floats:

@@ -42,7 +42,7 @@ def test_delay_is_within_a_quarter_of_the_oracles(cell: Cell, runs: int, accurac
 def test_a_mixture_without_the_right_ratios_fails_that(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
     far = np.geomspace(20.0, 64.0, 8)
     monkeypatch.setattr(esr, "ODDS_RATIOS", far)
-    for function in (esr.log_odds, esr.log_normaliser):
+    for function in (esr.log_odds, esr.update):
         monkeypatch.setattr(function, "__defaults__", (far,))
     row = tables.against_oracle(cell, runs=2_000)
     assert row.ratio.mean - 2.33 * row.ratio.error > LONGEST
