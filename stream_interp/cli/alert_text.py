@@ -5,12 +5,13 @@ from __future__ import annotations
 import shlex
 
 from stream_interp.cli.finding import cut, lane_name
-from stream_interp.records.alert import ENDS, Alert, AlertState, FeatureDrift, Said, ScoreDrift
+from stream_interp.records.alert import ENDS, Alert, AlertState, CauseEvidence, FeatureDrift, Said, ScoreDrift
 from stream_interp.records.annotation import Annotation
 from stream_interp.records.envelope import rfc3339
 
 TOP_FEATURES = 5
 REASON_CHARS = 200
+CAUSE_CHARS = 400
 LIST_COLUMNS = ["incident", "now", "severity", "cause", "lane_id", "lane", "features", "at", "ack", "silence"]
 FEATURE_COLUMNS = [
     "feature",
@@ -39,10 +40,11 @@ def line(event: Alert | Annotation) -> str:
     if event.cause_hint:
         parts.append(f"cause {cut(event.cause_hint)}")
     if event.features:
-        listed = " ".join(feature_text(feature) for feature in event.features[:TOP_FEATURES])
+        listed = " ".join(feature_text(feature) for feature in event.moved_most[:TOP_FEATURES])
         parts.append(f"{event.features_drifted} features: {listed}")
     if event.scores:
         parts.append("scores: " + " ".join(f"{cut(score.score)} {score.direction}" for score in event.scores))
+    parts += [cut(evidence.text, CAUSE_CHARS) for evidence in event.causes if evidence.points and not _is_rest(evidence)]
     if not event.explanations_reliable:
         parts.append("explanations unreliable")
     parts += [str(shift) for shift in event.traffic]
@@ -82,6 +84,8 @@ def headline(state: AlertState, now_ms: int) -> list[str]:
             f"opened at request {state.opened_request} since the lane was armed; the change began near request "
             f"{state.change_estimate_request}; judged by baseline {state.baseline_version}"
         )
+    if state.evidence_request:
+        lines.append(f"a request-level test crossed first at request {state.evidence_request}")
     if state.change_low_request is not None:
         lines.append(
             f"with 90 % confidence it began in requests {state.change_low_request} to {state.change_high_request}, in "
@@ -92,11 +96,25 @@ def headline(state: AlertState, now_ms: int) -> list[str]:
         lines.append(
             "explanations are unreliable: the SAE itself is unhealthy on this lane, do not trust feature names"
         )
+    lines += map(cause_line, state.causes)
+    if state.by_effect:
+        lines.append(f"moved most: {'; '.join(map(feature_text, state.by_effect[:TOP_FEATURES]))}")
     lines += [str(shift) for shift in state.traffic]
     if state.note:
         lines.append(cut(state.note, REASON_CHARS + 100))
     lines += [f"acknowledged by {text}" for text in [said(state.ack, now_ms)] if text and is_open]
     return lines + [f"silenced by {text}" for text in [said(state.silence, now_ms)] if text]
+
+
+def cause_line(evidence: CauseEvidence) -> str:
+    """What was found of one class of causes."""
+    points = "points to" if evidence.points else "does not point to"
+    return f"{points} {cut(evidence.cause)}: {cut(evidence.text, CAUSE_CHARS)}"
+
+
+def _is_rest(evidence: CauseEvidence) -> bool:
+    """It says no more than the features and scores beside it."""
+    return evidence.cause == "data_shift"
 
 
 def feature_row(drift: FeatureDrift) -> list[object]:

@@ -78,7 +78,7 @@ def _show(answer: ModelStatus) -> None:
         emit_table("", COLUMNS, rows)
     for lane in answer.lanes:
         if lane.incident and lane.incident.features:
-            listed = " ".join(map(feature_text, lane.incident.features[:TOP_FEATURES]))
+            listed = " ".join(map(feature_text, lane.incident.moved_most[:TOP_FEATURES]))
             emit_text(f"{cut(lane.lane.hook_name)}: {listed}")
         if lane.labels:
             notice(f"{lane.lane.hook_name}: feature labels: {lane.labels}")

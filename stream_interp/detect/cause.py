@@ -27,7 +27,7 @@ from stream_interp.detect.armed.traffic import shifts
 from stream_interp.detect.incident import Crossings, Incident, parse
 from stream_interp.detect.listed import SCORES_KIND
 from stream_interp.detect.state import LOST, LaneState
-from stream_interp.detect.witness import CHANCE, MIN_WINDOWS, Spread, Witness
+from stream_interp.detect.witness import CHANCE, MIN_WINDOWS, Witness
 from stream_interp.drift import esr
 from stream_interp.drift.after_alarm import Counted, rate_interval
 from stream_interp.records.alert import CauseEvidence
@@ -91,38 +91,45 @@ def _pipeline(state: LaneState, incident: Incident) -> CauseEvidence:
     assert state.tests is not None
     if incident.witness is None:
         return _said("pipeline", False, "Which input partitions it is in was not followed.")
-    own = incident.witness
-    in_some, text, numbers = _partitions(own, witness.spread(own, state.tests), witness.edge(own, state.tests))
-    lost, seen = state.lost - incident.lost, state.seen - incident.seen
-    low, high = rate_interval(Counted(np.array([incident.seen, seen]), np.array([incident.lost, lost])), CHANCE / 2)
-    share = lost / max(seen, 1)
-    mean, p = witness.beyond(own, state.tests)
-    loses = bool(low[1] > high[0]) and mean * (1 - high[1]) <= p
-    if low[1] > high[0]:
-        could = "could" if loses else "cannot"
-        text += f" {share:.1%} of what came since is lost ({', '.join(LOST)}), {incident.lost / incident.seen:.1%}" \
-                f" before: that {could} explain the change."  # fmt: skip
-    return _said("pipeline", in_some or loses, text, lost_share=share, **numbers)
+    in_some, where, numbers = _partitions(incident.witness, state.tests)
+    loses, lost = _losses(state, incident, incident.witness, state.tests)
+    share = (state.lost - incident.lost) / max(state.seen - incident.seen, 1)
+    return _said("pipeline", in_some or loses, f"{where} {lost}".strip(), lost_share=share, **numbers)
 
 
-def _partitions(own: Witness, found: Spread, p: float) -> tuple[bool, str, dict[str, float]]:
+def _partitions(own: Witness, tests: Tests) -> tuple[bool, str, dict[str, float]]:
     """Whether the change is in some partitions alone, in words, and the numbers behind that."""
     numbers: dict[str, float] = {"partitions": len(own.partition), "requests": float(own.n.sum())}
     if len(own.partition) < 2:
         return False, "All of it comes from one input partition, so it cannot be told whether others have it.", numbers
+    if (own.windows >= MIN_WINDOWS).sum() < 2:
+        return False, "Input partitions have not sent enough since it opened to tell whether all have it.", numbers
+    found = witness.spread(own, tests)
     if not found.is_partial:
-        text = f"Nothing shows that the change is in some of {len(own.partition)} input partitions alone."
-        if (own.windows < MIN_WINDOWS).any():
-            text = f"Not known yet: some input partitions have sent fewer than {MIN_WINDOWS} windows since it opened."
-        return False, text, numbers
-    there, elsewhere = witness.mean(own, found.changed), witness.mean(own, found.others)
+        return False, "Nothing shows that the change is in some input partitions alone.", numbers
+    there, elsewhere, p = witness.mean(own, found.changed), witness.mean(own, found.others), witness.edge(own, tests)
     names = ", ".join(map(str, sorted(found.changed.tolist())))
-    plural = "s" if len(found.changed) > 1 else ""
     text = (
-        f"The change is in input partition{plural} {names} alone: {own} is {there:.1%} there and {elsewhere:.1%} in "
-        f"the other {len(found.others)}, where the baseline allows {p:.1%}."
+        f"The change is in input partition{'s' if len(found.changed) > 1 else ''} {names} alone: {own} is {there:.1%} "
+        f"there and {elsewhere:.1%} in {len(found.others)} others; the baseline allows {p:.1%}."
     )
     return True, text, {**numbers, "mean_there": there, "mean_elsewhere": elsewhere, "baseline_allows": p}
+
+
+def _losses(state: LaneState, incident: Incident, own: Witness, tests: Tests) -> tuple[bool, str]:
+    """Whether more is lost since the incident opened, and so much that it could explain the change; in words."""
+    lost, seen = state.lost - incident.lost, state.seen - incident.seen
+    if lost * incident.seen <= incident.lost * seen:
+        return False, ""
+    counted = Counted(np.array([incident.seen, seen]), np.array([incident.lost, lost]))
+    low, high = rate_interval(counted, CHANCE / 2)
+    if low[1] <= high[0]:
+        return False, ""
+    mean, p = witness.beyond(own, tests)
+    explains = mean * (1 - float(high[1])) <= p
+    was, now = incident.lost / incident.seen, lost / seen
+    text = f"{now:.1%} of what came since it opened is lost ({', '.join(LOST)}), {was:.1%} before: "
+    return explains, text + f"that {'could' if explains else 'cannot'} explain the change."
 
 
 def _model_change(state: LaneState, incident: Incident) -> CauseEvidence:
@@ -138,8 +145,9 @@ def _model_change(state: LaneState, incident: Incident) -> CauseEvidence:
         return _said("model_change", True, text, norm_above_median=above)
     text = "Activations come in the dtype that they came in before."
     if above in (0.0, 1.0):
-        side = "over" if above else "under"
-        text += f" All {len(norm)} latest norms lie {side} the baseline's median: a changed model, or new data."
+        side = "above" if above else "below"
+        text += f" All {len(norm)} latest norms are {side} the baseline's median: so they are after a change of model,"
+        text += " and where all data are new."
     return _said("model_change", False, text, norm_above_median=above)
 
 

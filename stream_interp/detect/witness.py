@@ -62,7 +62,7 @@ class Witness:
 
 
 class Spread(NamedTuple):
-    """Partitions in which the change surely is, those in which it surely is not, or is less, and the rest."""
+    """Partitions with enough windows: where the change surely is, where surely not or less of it, and the rest."""
 
     changed: NDArray[np.int64]
     others: NDArray[np.int64]
@@ -120,7 +120,7 @@ def spread(witness: Witness, tests: Tests) -> Spread:
     low, high = rate_interval(Counted(witness.n, x), CHANCE / len(x))
     changed = enough & (low > p)
     others = enough & (high < low.min(where=changed, initial=np.inf)) if changed.any() else np.zeros_like(changed)
-    return Spread(*(witness.partition[which] for which in (changed, others, ~changed & ~others)))
+    return Spread(*(witness.partition[which] for which in (changed, others, enough & ~changed & ~others)))
 
 
 def beyond(witness: Witness, tests: Tests) -> tuple[float, float]:

@@ -189,10 +189,12 @@ def _moved(alert: Alert) -> list[str]:
     lines = [_MEANS[alert.transition]] if alert.transition in _MEANS and _is_silence(alert) else []
     if alert.features_drifted:
         plural = "features" if alert.features_drifted > 1 else "feature"
-        listed = "; ".join(map(_feature, alert.features[:LISTED]))
+        listed = "; ".join(map(_feature, alert.moved_most[:LISTED]))
         lines.append(f"{alert.features_drifted} {plural} drifted, share of requests that fire: {listed}")
     if alert.scores:
         lines.append("scores of requests, median: " + "; ".join(map(_score, alert.scores[:LISTED])))
+    why = [evidence for evidence in alert.causes if evidence.points and evidence.cause != "data_shift"]  # the rest
+    lines += [f"{one_line(e.cause, NAME_CHARACTERS)}: {one_line(e.text, REASON_CHARACTERS)}" for e in why[:LISTED]]
     lines += map(str, alert.traffic[:LISTED])
     if not alert.explanations_reliable:
         lines.append("The SAE is out of health: do not trust feature names now.")
@@ -221,7 +223,8 @@ def _span(story: Story) -> str:
     if not alert.opened_request:
         return f"since {began}"
     before = alert.opened_request - alert.change_estimate_request
-    return f"since {began}; the change began about {before:,} requests earlier"
+    first = f"; a request-level test crossed at request {alert.evidence_request:,}" if alert.evidence_request else ""
+    return f"since {began}; the change began about {before:,} requests earlier{first}"
 
 
 def _page(alert: Alert) -> str:

@@ -149,7 +149,8 @@ def _features(model: Model, last: Alert | None) -> list[FeatureRow]:
         return []
     held = model.versions.baseline(last.lane, last.baseline_version)
     n_before = held.header.requests if held else 0
-    rows = [_feature(drift, n_before) for drift in last.features]
+    listed = {(d.feature, d.direction, d.measure, d.stratum): d for d in (*last.by_effect, *last.features)}
+    rows = [_feature(drift, n_before) for drift in listed.values()]
     return sorted(rows, key=_effect, reverse=True)
 
 
