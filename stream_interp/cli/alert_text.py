@@ -44,7 +44,9 @@ def line(event: Alert | Annotation) -> str:
         parts.append(f"{event.features_drifted} features: {listed}")
     if event.scores:
         parts.append("scores: " + " ".join(f"{cut(score.score)} {score.direction}" for score in event.scores))
-    parts += [cut(evidence.text, CAUSE_CHARS) for evidence in event.causes if evidence.points and not _is_rest(evidence)]
+    parts += [
+        cut(evidence.text, CAUSE_CHARS) for evidence in event.causes if evidence.points and not _is_rest(evidence)
+    ]
     if not event.explanations_reliable:
         parts.append("explanations unreliable")
     parts += [str(shift) for shift in event.traffic]
