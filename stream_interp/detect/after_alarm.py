@@ -8,6 +8,7 @@ is left as it is.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -16,6 +17,7 @@ import numpy as np
 from msgspec import structs
 from numpy.typing import NDArray
 
+from stream_interp.detect.partition import UNUSABLE
 from stream_interp.detect.reread import Job, Rereading, Stream, Stretch, job_of, streams_of
 from stream_interp.detect.state import LaneState
 from stream_interp.drift.after_alarm import ALPHA, Counted, change_blocks, log_before, ratio_interval
@@ -24,6 +26,8 @@ from stream_interp.records.consumed import Consumed
 
 MAX_BLOCKS = 128
 _READ_RECORDS = 100
+
+log = logging.getLogger(__name__)
 
 
 class Change(NamedTuple):
@@ -203,10 +207,15 @@ class AfterAlarm:
             return None
         if self._reading.take(self._spans.poll(_READ_RECORDS)):
             self._read(self._reading)
-        if (stretch := self._reading.stretch) is None:
-            return None
+        try:
+            if (stretch := self._reading.stretch) is None:
+                return None
+            found = found_in(self._reading.job, stretch)
+        except UNUSABLE:  # windows that lie must not stop DETECT: then nothing is known
+            log.warning("lane %s: nothing found after its alarm", self._reading.lane_id, exc_info=True)
+            found = Found()
         job, self._reading = self._reading.job, None
-        return self._told(job, found_in(job, stretch), lanes.get(job.alert.lane.lane_id))
+        return self._told(job, found, lanes.get(job.alert.lane.lane_id))
 
     def on_alert(self, alert: Alert) -> Alert:
         """A transition with what is known of its incident."""
@@ -218,7 +227,7 @@ class AfterAlarm:
         for lane_id in lane_ids:
             self._done.pop(lane_id, None)
             self._found.pop(lane_id, None)
-        if self._reading is not None and self._reading.job.alert.lane.lane_id in lane_ids:
+        if self._reading is not None and self._reading.lane_id in lane_ids:
             self._reading = None
 
     def _due(self, lanes: Iterable[LaneState]) -> Iterator[Job]:

@@ -24,7 +24,7 @@ from stream_interp.records.lane import Lane
 from stream_interp.records.window import Window, decode_window
 
 MISSING_BASELINE, UNREADABLE_BASELINE = "missing_baseline", "unreadable_baseline"
-_UNUSABLE = (IntegrityError, LookupError, TypeError, ValueError, ArithmeticError)  # what a record that lies can lead to
+UNUSABLE = (IntegrityError, LookupError, TypeError, ValueError, ArithmeticError)  # what a record that lies can lead to
 
 MAX_LANES = 10_000  # a partition: names are the producers', and without a bound they could fill the memory
 MAX_LANE_CHARS = 16_384  # of its names together; all records of the lane repeat them
@@ -148,7 +148,7 @@ class WindowsPartition:
             result = self._apply(state, item, position, record.timestamp_ms, find_baseline)
             if isinstance(item, Window):
                 told.windows.add((self.number, state.lane.lane_id))
-        except _UNUSABLE:
+        except UNUSABLE:
             where = {"topic": record.topic, "partition": self.number, "offset": record.offset}
             log.warning("record %s/%s cannot be used", self.number, record.offset, exc_info=True, extra=where)
             self.counters["unreadable_records"] += 1

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from stream_interp.detect.alerts import incident_id
 from stream_interp.detect.armed.features import RATES, counts, seen_in
 from stream_interp.detect.armed.scores import SCORE_TESTS
+from stream_interp.detect.partition import UNUSABLE
 from stream_interp.detect.state import LaneState
 from stream_interp.drift import exceedance
 from stream_interp.drift.after_alarm import Counted
 from stream_interp.drift.esr import Direction
-from stream_interp.errors import IntegrityError
 from stream_interp.records import window
 from stream_interp.records.alert import Alert, FeatureDrift, ScoreDrift
 from stream_interp.records.chunks import Joiner
@@ -147,6 +147,11 @@ class Rereading:
         self.job, self._streams, self._span = job, Streams.of(job), _FIRST_SPAN
         self._begin()
 
+    @property
+    def lane_id(self) -> str:
+        """Whose windows are read."""
+        return self.job.state.lane.lane_id
+
     def _begin(self) -> None:
         low = self.job.state.since_offset + 1
         self.start = max(low, self.job.alert.position.offset - self._span)
@@ -156,10 +161,11 @@ class Rereading:
 
     def take(self, records: Iterable[Consumed]) -> bool:
         """The next records from `start` on. True: reading must begin anew at `start`, which lies further back."""
-        key = self.job.state.lane.lane_id.encode()
+        key = self.lane_id.encode()
         for record in records:
             if not self._done and record.key == key and (seen := self._seen(record)) is not None:
                 self._add(seen)
+            self._done |= record.offset >= self.job.state.position.offset  # beyond it the log may not have come yet
         if not self._done or self._whole() or self._span >= _LAST_SPAN:
             return False
         self._span *= _WIDER
@@ -205,7 +211,7 @@ class Rereading:
             if found is None or not _was_ticked(state, found):
                 return None
             return self._streams.seen(state, found, record.offset)
-        except (IntegrityError, LookupError, TypeError, ValueError):  # as `step` did
+        except UNUSABLE:  # as `step` did
             return None
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from stream_interp.detect import reread
+from stream_interp.detect import after_alarm, reread
 from stream_interp.detect.after_alarm import AfterAlarm
 from stream_interp.detect.armed.season import Season
 from stream_interp.detect.partition import Told, WindowsPartition
@@ -201,6 +201,24 @@ def test_without_an_sae_or_in_a_season_the_scores_alone_are_dated(drifted: Drive
     tests = replace(job.state.tests, season=Season(hours, hours))
     assert job.features != []
     assert replace(job, state=replace(job.state, tests=tests)).features == []
+
+
+def test_windows_that_lie_or_are_gone_stop_nothing(drifted: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = log_of(drifted)
+    partition, _ = replayed(log)
+    gone = [record for record in log if record.offset in (0, log[-1].offset)]
+    assert list(worked(AfterAlarm(LogSpans(gone)), partition)) == []
+    torn = [r._replace(value=(r.value or b"")[:50]) if r.offset % 9 == 0 else r for r in log]
+    assert len(list(worked(AfterAlarm(LogSpans(torn)), partition))) <= 1
+
+    def lie(*_: object) -> None:
+        raise OverflowError
+
+    jobs = AfterAlarm(LogSpans(log))
+    monkeypatch.setattr(after_alarm, "found_in", lie)
+    assert list(worked(jobs, partition)) == []
+    monkeypatch.undo()
+    assert list(worked(jobs, partition)) == []  # it is not tried for ever
 
 
 def test_nothing_is_said_before_enough_has_come_after_the_alarm(drifted: Driver) -> None:
