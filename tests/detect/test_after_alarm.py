@@ -123,9 +123,9 @@ def test_it_reads_back_as_far_as_it_must_and_no_further(drifted: Driver, monkeyp
     log = log_of(drifted)
     other = Lane(model_id="m", hook_name="other", sae_fingerprint="toy").lane_id.encode()
     mixed = [r._replace(offset=3 * k + j, key=r.key if j == 1 else other) for k, r in enumerate(log) for j in range(3)]
-    monkeypatch.setattr(reread, "_FIRST_SPAN", 4)
+    monkeypatch.setattr(reread, "_FIRST_SPAN", 5)
     monkeypatch.setattr(reread, "_WIDER", 2)
-    monkeypatch.setattr(reread, "MARGIN_REQUESTS", 80)
+    monkeypatch.setattr(reread, "MARGIN_REQUESTS", 40)
     job = job_in(drifted, [r for r in mixed if r.key != other])
     assert 0 < job.first_request < job.alert.request
     spans, reading = LogSpans(mixed), Rereading(job)
