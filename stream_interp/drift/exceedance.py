@@ -4,9 +4,9 @@ Per one-sided score, thresholds at the (k+1)-th largest calibration score, k ∈
 stream whose null rate is bounded by `intervals.exceedance_bound`. The statistic is the mean over thresholds and odds
 ratios of the e-SR, one step a request. Deterministic, bounded, never enlarged by live data.
 
-A few foreign requests in a hundred show at the highest thresholds alone, and there an uncertain null rate costs most: of
-n calibration requests the first bound is about log(1/α)/n, ten times what it bounds. So the first threshold has half of a
-test's δ and half of the mean, each next one half of what is left (`TOP_HEAVY`).
+A few foreign requests in a hundred show at the highest thresholds alone, and there an uncertain null rate costs most:
+of n calibration requests the first bound is about log(1/α)/n, ten times what it bounds. So the first threshold has half
+of a test's δ and half of the mean, each next one half of what is left (`TOP_HEAVY`).
 
 Conformal p-values against a frozen calibration set are not valid here: 3 to 130 times the nominal alarms.
 """

@@ -150,10 +150,7 @@ def stratum_tests(n: int, arrays: Arrays, delta: float, settings: DriftSettings)
     calibration = arrays["calibration_scores"][:, : len(SCORES)].astype(np.float32, copy=False)
     kinds, of_scores = RATES if mag is None else KINDS, scores.allotment(calibration.shape[1]).of_scores
     alpha = delta * (1 - of_scores) / max(len(kinds) * len(fired), 1)
-    of_kinds = {
-        str(kind): features.build(kind, n, fired, mag, alpha, settings)
-        for kind in kinds
-    }
+    of_kinds = {str(kind): features.build(kind, n, fired, mag, alpha, settings) for kind in kinds}
     tests = scores.build(calibration, delta * of_scores, with_sae=len(fired) > 0)
     return StratumTests(n, fired, mag, of_kinds, tests, scores.medians(calibration))
 
