@@ -166,6 +166,8 @@ def test_python_values_are_flags_too(tmp_path: Path) -> None:
         ("dlq.max_rate", "2", "expected a number ≥ 0 and ≤ 1"),
         ("baseline.requests", "49", "expected a whole number ≥ 50"),
         ("baseline.requests", "many", "expected a whole number ≥ 50"),
+        ("unit.blocks", "0", "expected a whole number ≥ 1 and ≤ 64"),
+        ("unit.tokens", "-1", "expected a whole number ≥ 0"),
         ("drift.clock", "wall", "expected one of closed_at, requests"),
         ("sites", '[{"sea": "/x"}]', "sites[0].sea (flag): unknown setting; did you mean sae?"),
         ("sites", "x", "expected a list of tables, such as [[sites]]"),

@@ -35,7 +35,7 @@ from stream_interp.records.control import (
     read_projector,
 )
 from stream_interp.records.envelope import read_json
-from stream_interp.settings import DriftSettings, Settings, SiteSettings
+from stream_interp.settings import DriftSettings, Settings, SiteSettings, UnitSettings
 from tests.detect.lanes import LANE, SAE, Driver, requests
 from tests.detect.log import consumed, ids, marker_record, replayed, window_records
 
@@ -316,7 +316,7 @@ def test_an_order_counts_whatever_its_author_is_called() -> None:
 def test_order_markers_are_written_once_and_only_where_they_do_something(critical: Driver) -> None:
     assert critical.state.incident is not None
     own = incident_id(LANE, critical.state.incident.number)
-    watch, settings = LaneWatch(0), Settings()
+    watch, settings = LaneWatch(0), Settings(unit=UnitSettings(tokens=9, blocks=2))
     ((manifest, order),) = heard(said("resolve", 5, "other")).step_orders()
     assert watch.order_marker(critical.state, manifest, order, settings) is None
     ((manifest, order),) = heard(said("resolve", 5, own)).step_orders()
@@ -328,6 +328,7 @@ def test_order_markers_are_written_once_and_only_where_they_do_something(critica
     found = watch.order_marker(critical.state, manifest, order, settings)
     assert found is not None
     assert (found.kind, found.baseline_requests) == ("relearn", settings.baseline.requests)
+    assert found.unit == settings.unit == UnitSettings(tokens=9, blocks=2)
     assert watch.order_marker(critical.state, manifest, order, settings) is None
     after = relearn(critical.state, found, next_position(critical)).state
     assert LaneWatch(0).order_marker(after, manifest, order, settings) is None  # after a restart too

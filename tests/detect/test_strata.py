@@ -108,6 +108,7 @@ def test_unit_and_blocks_are_fixed_by_the_projector() -> None:
     (projector,) = [c for r in LANE_LEARNT.results for c in r.controls if c.manifest.kind == "projector"]
     header, _ = read_projector(projector)
     assert (header.unit_tokens, header.blocks) == (6, 3)
+    assert (LANE_LEARNT.shape.unit_tokens, LANE_LEARNT.shape.blocks) == (6, 3)  # what ENCODE goes by
     fit = next(r.state.learned for r in LANE_LEARNT.results if r.state.learned is not None)
     by_percentile, _ = read_projector(make_projector(fit, LANE, 1, UnitSettings()))
     assert (by_percentile.unit_tokens, by_percentile.blocks) == (3, 1)
