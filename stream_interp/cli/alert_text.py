@@ -44,9 +44,7 @@ def line(event: Alert | Annotation) -> str:
         parts.append(f"{event.features_drifted} features: {listed}")
     if event.scores:
         parts.append("scores: " + " ".join(f"{cut(score.score)} {score.direction}" for score in event.scores))
-    parts += [
-        cut(evidence.text, CAUSE_CHARS) for evidence in event.causes if evidence.points and not _is_rest(evidence)
-    ]
+    parts += [cut(found.text, CAUSE_CHARS) for found in event.causes if found.points and not _is_rest(found)]
     if not event.explanations_reliable:
         parts.append("explanations unreliable")
     parts += [str(shift) for shift in event.traffic]

@@ -198,6 +198,7 @@ def _traffic_mix(state: LaneState, incident: Incident) -> CauseEvidence:
 def _data_shift(incident: Incident, *, alone: bool) -> CauseEvidence:
     raw = sorted({SCORE_TESTS[k].score for k in incident.score_rows if SCORE_TESTS[k].is_raw})
     text = "Nothing points elsewhere. " if alone else ""
-    moved = [f"{incident.features_drifted} features"] * (incident.features_drifted > 0) + raw
+    n = incident.features_drifted
+    moved = [f"{n:,} feature{'s' if n > 1 else ''}"] * (n > 0) + raw
     text += f"What moved: {', '.join(moved)}." if moved else "No feature moved, nor a score without the SAE."
     return _said("data_shift", alone, text, features_drifted=incident.features_drifted, scores=len(raw))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup, escape
 
 from stream_interp.drift.intervals import clopper_pearson
 from stream_interp.evidence.chart import Chart, chart
@@ -22,12 +23,15 @@ from stream_interp.records.text import inert
 from stream_interp.records.window import SCORE_TITLES
 
 LIMIT = 120  # characters of a name or reason
+TEXT_LIMIT = 400  # of what was found of a cause
 _INTERVAL_ALPHA = 0.025  # a side
 
 CAUSES = {
+    "pipeline": "one part of the way to the detector is at fault: some input partitions alone, or records are lost",
+    "model_change": "the model's activations come in another form than before",
     "data_shift": "the data or the model's activations changed: tests of whole requests or of features moved",
     "sae_health": "the SAE no longer explains the activations: feature names must not be trusted",
-    "traffic_mix": "the lengths of requests changed",
+    "traffic_mix": "the mix of requests changed: their lengths, or where in their context they begin",
 }
 HEALTH = (("explained_variance", "explained variance"), ("l0", "features a token (L0)"), ("norm", "mean norm"))
 
@@ -70,7 +74,7 @@ def render(story: Story, card: Card, path: Sequence[Point], differences: Sequenc
         rows=[_row(f) for f in strongest.features] if strongest else [], cause=CAUSES, when=_when, log10=_log10,
         evidence_chart=_evidence_chart(path, story.transitions), health_charts=_health_charts(path),
         coverage=_coverage(story), events=_events(story), differences=differences, windows=len(path),
-        score_titles=SCORE_TITLES,
+        score_titles=SCORE_TITLES, sentence=_sentence,
     )  # fmt: skip
 
 
@@ -152,6 +156,11 @@ def _when(epoch_ms: int) -> str:
 
 def _log10(value: float) -> str:
     return f"{value / math.log(10):.1f}"
+
+
+def _sentence(text: str) -> Markup:
+    """A longer text, inert; nothing of it is HTML."""
+    return escape(inert(text, TEXT_LIMIT))
 
 
 def _inert(value: object) -> object:

@@ -9,15 +9,14 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 
 import stream_interp.detect
 from stream_interp.cli import app
 from stream_interp.cli.ordering import duration_ms, signature
-from stream_interp.detect.alerts import cause_hint
-from stream_interp.detect.armed.scores import SCORE_TESTS
+from stream_interp.detect.cause import CauseName
 from stream_interp.notify.telling import SILENT_CAUSE
 from stream_interp.records.alert import OF_LANE
 
@@ -28,10 +27,7 @@ NOTIFY_CAUSES = {SILENT_CAUSE, "sink_failing"}
 
 
 def causes_of_incidents() -> set[str]:
-    """Whatever tests of scores crossed, with features or without."""
-    rows = itertools.chain.from_iterable(itertools.combinations(range(len(SCORE_TESTS)), n) for n in range(4))
-    listed = [SimpleNamespace(groups={SCORE_TESTS[k].group for k in of}, score_rows=set(of)) for of in rows]
-    return {cause_hint(incident) for incident in listed}
+    return set(get_args(CauseName))
 
 
 def causes_of_lanes() -> set[str]:

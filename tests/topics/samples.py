@@ -8,6 +8,7 @@ import numpy as np
 
 from stream_interp.records.alert import (
     Alert,
+    CauseEvidence,
     FeatureDrift,
     Position,
     Said,
@@ -121,10 +122,18 @@ SCORE = ScoreDrift(
     score="mahalanobis_sq", direction="up", group="t0", log_e=17.0, log_threshold=14.2, baseline_median=3.9,
     now_median=11.2, detected_request=407,
 )  # fmt: skip
+CAUSES = [
+    CauseEvidence(
+        cause="pipeline", points=False, text="Nothing shows that the change is in some input partitions alone.",
+        numbers={"partitions": 2.0, "requests": 320.0},
+    ),
+    CauseEvidence(cause="data_shift", points=True, text="Nothing points elsewhere. What moved: 1 feature."),
+]  # fmt: skip
 ALERT = Alert(
     event_id="0f" * 16, lane=LANE, incident_id=f"{LANE.lane_id}-1", transition="opened", severity="critical",
     status="critical", cause_hint="data_shift", groups=["t0", "features"], features_drifted=1, features=[FEATURE],
-    scores=[SCORE], opened_request=412, request=412, change_estimate_request=401, at_ms=AT_MS, position=POSITION,
+    scores=[SCORE], by_effect=[FEATURE], causes=CAUSES, opened_request=412, request=412, evidence_request=407,
+    change_estimate_request=401, at_ms=AT_MS, position=POSITION,
     window_id=WINDOW.header.window_id, baseline_version=AT_MS - 1,
 )  # fmt: skip
 ACK = make_order(
@@ -142,7 +151,8 @@ SAID = Said(author="ada", reason="known campaign", at_ms=AT_MS + 60_000)
 ALERT_STATE = alert_state(ALERT, ack=SAID)
 INCIDENT = IncidentCard(
     incident_id=ALERT.incident_id, severity="critical", opened_request=412, opened_at_ms=AT_MS,
-    cause_hint="data_shift", features_drifted=1, features=[FEATURE], scores=[SCORE], ack=SAID,
+    cause_hint="data_shift", features_drifted=1, features=[FEATURE], scores=[SCORE], by_effect=[FEATURE],
+    causes=CAUSES, evidence_request=407, ack=SAID,
 )  # fmt: skip
 STATUS = Status(
     lane=LANE, state="ok", as_of_ms=AT_MS + 900, closed_at_ms=AT_MS, position=POSITION, sequence=3, requests=400,
