@@ -20,7 +20,7 @@ from stream_interp.detect.state import RECENT_REQUESTS, Baseline, DetectSettings
 from stream_interp.records.alert import Alert, Position, Transition
 from stream_interp.records.control import Versioned, read_baseline, read_projector
 from stream_interp.records.lane import Lane
-from stream_interp.records.window import DTYPE_UNAVAILABLE, FIT, SCORES, Window, scores_of, widened
+from stream_interp.records.window import DTYPE_UNAVAILABLE, FIT, SCORES, SHORT, Window, scores_of, widened
 
 MS_PER_WEEK = 7 * 24 * 3600 * 1000
 MAX_CLOCK_LEAD_MS = 60_000
@@ -173,7 +173,10 @@ def _counted(state: LaneState, window: Window) -> LaneState:
     requests, dtype = window.header.requests, window.header.acts_dtype
     first = state.requests + requests if state.phase == "armed" else 0
     dtypes = state.acts_dtypes if dtype in state.acts_dtypes else {**state.acts_dtypes, dtype: first}
-    return replace(state, counted=state.counted + requests, acts_dtypes=dtypes)
+    short = window.header.strata.get(SHORT, 0) if state.tests is not None and SHORT in state.tests.strata else 0
+    if short:  # ENCODE counts them among too_short: whether they are judged it cannot know
+        state = _not_counted(state, "too_short", -short)
+    return replace(state, counted=state.counted + requests + short, acts_dtypes=dtypes)
 
 
 def _not_counted(state: LaneState, reason: str, requests: int) -> LaneState:

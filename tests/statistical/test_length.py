@@ -93,7 +93,11 @@ def test_drift_in_one_stratum_alone_is_seen_there(learnt: offline.Learnt, tmp_pa
             r += 1.0
         if stratum == "block1":
             r[unit : 2 * unit] += 1.0
-    alerts = [a for _, a in replayed(learnt, write(tmp_path / "live", live)).alerts]
+    run = replayed(learnt, write(tmp_path / "live", live))
+    alerts = [a for _, a in run.alerts if a.transition != "noted"]
     assert alerts[0].transition == "opened"
+    if stratum == "short":
+        below = sum(len(r) < read_projector(learnt.projector)[0].short_tokens for r in live)
+        assert run.state.reasons.get("too_short", 0) - learnt.state.reasons.get("too_short", 0) == below
     moved = {f.stratum for a in alerts for f in a.features} | {s.stratum for a in alerts for s in a.scores}
     assert moved == {stratum}
