@@ -57,7 +57,7 @@ class Watched(NamedTuple):
 
 
 def watch(test: MixtureTest, m: Floats, rate: Floats, rng: np.random.Generator, horizon: float = FOREVER) -> Watched:
-    """Streams from state m [C, R] on, that fire at `rate` [R], until they alarm or `horizon` requests have passed.
+    """Streams from m [C, R] on, that fire at `rate` [R], until they alarm or `horizon` (whole) requests have passed.
 
     An alarm of an up-test comes at a firing: in silence no component rises above 1/(p·(odds ratio − 1)), far below A.
     """
@@ -131,7 +131,7 @@ def fresh(test: MixtureTest, runs: int) -> Floats:
 
 def run_length(test: MixtureTest, runs: int, rng: np.random.Generator) -> Estimate:
     """ARL by the change of measure at the head of this file, k after 100 firings, or A requests if that is sooner."""
-    before = min(100 / test.p, test.a)
+    before = round(min(100 / test.p, test.a))
     calm = watch(test, fresh(test, runs), np.full(runs, test.p), rng, before)
     m = calm.m[:, ~calm.alarmed]
     rate = rng.choice(test.changed_rates, m.shape[1])

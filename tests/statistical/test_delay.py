@@ -83,7 +83,7 @@ def test_from_firing_to_firing_equals_the_production_tick(direction: Direction, 
 
 @pytest.mark.statistical
 @pytest.mark.parametrize(
-    ("p", "direction", "a"), [(0.05, "up", 1e4), (0.05, "down", 3e3), (0.001, "up", 1e6), (0.3, "up", 300.0)]
+    ("p", "direction", "a"), [(0.05, "up", 1e4), (0.01, "down", 2_950.5), (0.001, "up", 1e6), (0.3, "up", 300.0)]
 )
 def test_run_length_by_change_of_measure_is_that_of_plain_simulation(p: float, direction: Direction, a: float) -> None:
     test, rng = MixtureTest(p, direction, a), np.random.default_rng(1)
