@@ -84,7 +84,7 @@ def hostile_page() -> Iterator[tuple[str, list[str]]]:
             causes=found,
             by_effect=[drift(2, 0.1, 0.9, label=HOSTILE)],
             evidence_request=9,
-        )  # fmt: skip
+        )
         for a in story(
             of, 1, opened_at_ms=NOW_MS - 60_000, resolved=False, features=[drift(1, 0.1, 0.4, label=HOSTILE)]
         )
