@@ -60,12 +60,14 @@ class Found:
 
     def on(self, alert: Alert) -> Alert:
         """A transition of the incident, with it."""
-        features = [
-            structs.replace(drift, **self._dates(drift), **_named("ratio", self.ratios.get(_key(drift))))
-            for drift in alert.features
-        ]
+        features, by_effect = ([self._of(drift) for drift in drifts] for drifts in (alert.features, alert.by_effect))
         scores = [structs.replace(drift, **self._dates(drift)) for drift in alert.scores]
-        return structs.replace(alert, features=features, scores=scores, **_named("change", self.change))
+        told = structs.replace(alert, features=features, by_effect=by_effect, scores=scores)
+        return structs.replace(told, **_named("change", self.change))
+
+    def _of(self, drift: FeatureDrift) -> FeatureDrift:
+        """Of those by effect, too, where they are among the features that the job looked at."""
+        return structs.replace(drift, **self._dates(drift), **_named("ratio", self.ratios.get(_key(drift))))
 
     def _dates(self, drift: FeatureDrift | ScoreDrift) -> dict[str, Any]:
         found = _named("change", self.changes.get(_key(drift)))

@@ -21,9 +21,8 @@ from typing import Literal
 import numpy as np
 
 from stream_interp.detect import health, witness
-from stream_interp.detect.armed import Tests
+from stream_interp.detect.armed import Tests, traffic
 from stream_interp.detect.armed.scores import SCORE_TESTS
-from stream_interp.detect.armed.traffic import shifts
 from stream_interp.detect.incident import Crossings, Incident, parse
 from stream_interp.detect.listed import SCORES_KIND
 from stream_interp.detect.state import LOST, LaneState
@@ -165,9 +164,9 @@ def _sae_health(state: LaneState, incident: Incident) -> CauseEvidence:
             f"and so did scores that do not use it ({', '.join(raw)})." if raw else "and no score without it did."
         )
     measured = [f"{name} {was:.3g} in the baseline, {value:.3g} now"
-                for name, was, value in [("explained variance", then.explained_variance, ev), ("L0", then.l0, l0)]
+                for name, was, value in [("Explained variance", then.explained_variance, ev), ("L0", then.l0, l0)]
                 if was is not None and value is not None]  # fmt: skip
-    text += f" {'; '.join(measured).capitalize()}." if measured else ""
+    text = ". ".join([text.rstrip("."), *measured]) + "."
     return _said("sae_health", crossed and not raw, text, explained_variance=ev,
                  explained_variance_baseline=then.explained_variance, l0=l0, l0_baseline=then.l0)  # fmt: skip
 
@@ -176,18 +175,19 @@ def _traffic_mix(state: LaneState, incident: Incident) -> CauseEvidence:
     """Requests that begin elsewhere; how near the tests of traffic are to their threshold is said in any case."""
     assert state.tests is not None
     assert state.evidence is not None
+    assert state.baseline is not None
     tests, evidence = state.tests.traffic, state.evidence.traffic
     over_a = float(esr.value(evidence.m).max(initial=0.0)) / tests.a_weeks if tests.cuts else 0.0
-    told = shifts(tests, evidence, state.traffic_note)
+    told = traffic.shifts(tests, evidence, state.traffic_note)
     if not told:
         text = "Lengths and first positions are not known to differ."
         return _said("traffic_mix", False, text, over_threshold=over_a)
-    moved = {of: max((abs(s.share_now - s.share_baseline) for s in told if s.of == of and s.share_now is not None),
-                     default=0.0) for of in ("length", "start")}  # fmt: skip
+    moved = traffic.moved(state.baseline.arrays, evidence)
+    starts = any(shift.of == "start" for shift in told)
     mean, p = witness.beyond(incident.witness, state.tests) if incident.witness else (1.0, 0.0)
-    explains = moved["start"] > 0 and mean <= p + moved["start"]
+    explains = starts and mean <= p + moved["start"]
     text = f"The mix of requests differs: {max(told, key=lambda s: abs((s.share_now or 0) - s.share_baseline))}."
-    if moved["start"]:
+    if starts:
         text += f" Other first positions {'could' if explains else 'cannot'} explain the change."
     else:
         text += " Tests look at the first tokens of a request, whatever its length."

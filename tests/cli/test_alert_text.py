@@ -10,7 +10,7 @@ from msgspec import structs
 from stream_interp.cli import alert_text, app
 from stream_interp.cli.alerts import wanted
 from stream_interp.kafka.story import story_of
-from stream_interp.records.alert import Said, alert_state
+from stream_interp.records.alert import CauseEvidence, Said, alert_state
 from stream_interp.records.annotation import Annotation
 from stream_interp.records.lane import Lane
 from tests.topics.samples import ALERT, ALERT_STATE, ANNOTATION, AT_MS, FEATURE, LANE, SAID
@@ -37,7 +37,8 @@ def test_hostile_names_reasons_and_labels_stay_inert_and_short(transition):
     drift = structs.replace(FEATURE, label=HOSTILE)
     alert = structs.replace(
         ALERT, lane=lane, incident_id=HOSTILE, cause_hint=HOSTILE, note=HOSTILE, runbook=HOSTILE, features=[drift] * 5,
-        transition=transition, at_ms=-(10**15),
+        transition=transition, at_ms=-(10**15), by_effect=[drift] * 5,
+        causes=[CauseEvidence(cause=HOSTILE, points=points, text=HOSTILE) for points in (True, False)],
     )  # fmt: skip
     state = alert_state(alert, ack=said, silence=said)
     note = structs.replace(ANNOTATION, lane=lane, incident_id=HOSTILE, author=HOSTILE, reason=HOSTILE)
@@ -49,6 +50,17 @@ def test_hostile_names_reasons_and_labels_stay_inert_and_short(transition):
     ]  # fmt: skip
     assert all(text.isprintable() for text in texts)
     assert max(map(len, texts)) < 2_000
+
+
+def test_an_incident_says_what_was_considered_and_what_moved_most():
+    lines = alert_text.headline(alert_state(ALERT), AT_MS)
+    assert "a request-level test crossed first at request 407" in lines
+    assert "does not point to pipeline: Nothing shows that the change is in some input partitions alone." in lines
+    assert "points to data_shift: Nothing points elsewhere. What moved: 1 feature." in lines
+    assert "moved most: #6 up 1.00%→35.00%" in lines
+    found = CauseEvidence(cause="pipeline", points=True, text="It is in input partition 1 alone.")
+    assert "| It is in input partition 1 alone." in alert_text.line(structs.replace(ALERT, causes=[found]))
+    assert "Nothing points elsewhere" not in alert_text.line(ALERT)
 
 
 def test_what_no_longer_holds_is_not_shown():

@@ -9,21 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from msgspec import json, structs
+from msgspec import json
 
-from stream_interp.detect import witness
 from stream_interp.detect.alerts import TOP_EFFECTS, feature_drifts, largest_effects
 from stream_interp.detect.cause import cause_of
 from stream_interp.detect.state import LaneState
 from stream_interp.detect.state_codec import StateHeader, dump_state, load_state
 from stream_interp.detect.step import step
 from stream_interp.detect.view import status_of
-from stream_interp.drift import esr
 from stream_interp.encode.requests import Request
 from stream_interp.records.alert import Alert, CauseEvidence, Position
 from stream_interp.records.arrays import pack, unpack
 from stream_interp.records.window import CutRef
-from tests.detect.lanes import D_IN, TOKENS, Driver, ToySAE, requests
+from tests.detect.lanes import D_IN, D_SAE, TOKENS, Driver, ToySAE, requests
 from tests.topics.samples import ALERT
 
 SEEDS = 20
@@ -75,7 +73,7 @@ def run(driver: Driver, seed: int, made: Callable[[Rng, int, int], Made], window
         cut = CutRef(topic="t", partition=partition, a=driver.offset, b=driver.offset + SIZE)
         driver.feed(items, size=SIZE, cut=cut, **{"acts_dtype": "float16", **said})
         alerts += driver.results[-1].alerts
-    return [alert for alert in alerts if alert.transition != "note_ended"]
+    return [alert for alert in alerts if alert.transition not in {"noted", "note_ended"}]
 
 
 def everywhere(rng: Rng, partition: int, k: int) -> Made:
@@ -109,17 +107,19 @@ def shifted_and_lossy(rng: Rng, partition: int, k: int) -> Made:
 
 
 def begun_later(rng: Rng, partition: int, k: int) -> Made:
-    """Three in ten begin at other positions, and look different there."""
-    later = rng.random(SIZE) < 0.3
+    """Six in ten begin at other positions, and look different there."""
+    later = rng.random(SIZE) < 0.6
     items = [requests(rng, 1, shift=1.5 * moved)[0] for moved in later]
     return [at_positions([r], rng, later=float(moved))[0] for r, moved in zip(items, later, strict=True)], {}
 
 
 def shifted_and_some_later(rng: Rng, partition: int, k: int) -> Made:
-    return at_positions(requests(rng, SIZE, shift=1.0), rng, later=0.3), {}
+    return at_positions(requests(rng, SIZE, shift=1.0), rng, later=0.6), {}
 
 
-# what happens, the cause in the end, and the causes told on the way to it
+# What happens, the cause in the end, and the causes told on the way to it. A mean of which the null allows 40 % may be
+# 98 % where six in ten begin elsewhere, so that of a lane whose strongest test is such a one it is said: in 1 of 20.
+CONFUSED = {"positions beside": 2}
 CASES = {
     "data": (everywhere, "data_shift", {"data_shift"}),
     "one partition": (in_one, "pipeline", {"data_shift", "pipeline"}),
@@ -140,11 +140,11 @@ def test_each_cause_is_named_and_no_other(armed: list[Driver], case: str) -> Non
     named, told = list[str](), set[str]()
     for seed in range(SEEDS):
         driver = copy_of(armed[seed % len(armed)])
-        alerts = [a for a in run(driver, seed, made, windows) if a.transition not in {"noted", "note_ended"}]
+        alerts = run(driver, seed, made, windows)
         assert driver.state.incident is not None
         named.append(driver.state.incident.cause)
         told |= {alert.cause_hint for alert in alerts}
-    assert named == [wanted] * SEEDS
+    assert named.count(wanted) >= SEEDS - CONFUSED.get(case, 0)
     assert told <= allowed
 
 
@@ -156,7 +156,8 @@ def test_an_sae_that_rebuilds_less_is_to_blame_itself(armed: list[Driver]) -> No
         assert {alert.cause_hint for alert in alerts} == {"sae_health"}
         found = evidence_of(alerts[-1], "sae_health")
         assert found.numbers["explained_variance"] < found.numbers["explained_variance_baseline"] - 0.1
-        assert "explained variance" in found.text.lower()
+        assert "Explained variance" in found.text
+        assert "L0" in found.text
 
 
 @pytest.mark.statistical
@@ -232,7 +233,7 @@ def test_causes_are_a_function_of_the_log_through_checkpoints(armed: list[Driver
     driver = copy_of(armed[1])
     told = run(driver, 5, in_one)
     assert {"data_shift", "pipeline"} == {alert.cause_hint for alert in told}
-    assert replayed(armed[1].state, driver, reload)[1] == told
+    assert [a for a in replayed(armed[1].state, driver, reload)[1] if a.transition != "noted"] == told
 
 
 def test_an_incident_of_before_goes_on_without_a_witness(armed: list[Driver]) -> None:
@@ -283,20 +284,16 @@ def test_features_by_effect_are_those_that_moved_most_of_all_listed(armed: list[
 
 
 def test_a_traffic_test_near_its_threshold_is_said(armed: list[Driver]) -> None:
-    driver = copy_of(armed[0])
-    alerts = run(driver, 9, shifted_and_some_later, 6)
-    assert state_value(driver.state) > 0
-    assert evidence_of(alerts[-1], "traffic_mix").numbers["over_threshold"] > 0
+    over = []
+    for made in (everywhere, shifted_and_some_later):
+        driver = copy_of(armed[0])
+        over.append(evidence_of(run(driver, 9, made, 5)[0], "traffic_mix").numbers["over_threshold"])
+        assert driver.state.incident is not None
+        over.append(cause_of(driver.state, driver.state.incident).evidence[3].numbers["over_threshold"])
+    assert 0 < over[1] < over[3]
+    assert over[2] < over[3]
 
 
-def state_value(state: LaneState) -> float:
-    assert state.evidence is not None
-    return float(esr.value(state.evidence.traffic.m).max())
-
-
-def test_the_sae_of_this_file_fires_as_the_other_does() -> None:
+def test_the_sae_that_rebuilds_less_fires_as_before() -> None:
     x = torch.from_numpy(np.random.default_rng(0).standard_normal((TOKENS, D_IN)).astype(np.float32))
-    same = ToySAE().firings(x).dense(TOKENS, 48)
-    assert torch.equal(WorseSAE().firings(x).dense(TOKENS, 48), same)
-    assert witness.MIN_WINDOWS * PARTITIONS < WINDOWS
-    assert structs.replace(ALERT, causes=[]).causes == []
+    assert torch.equal(WorseSAE().firings(x).dense(TOKENS, D_SAE), ToySAE().firings(x).dense(TOKENS, D_SAE))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from msgspec import structs
 
 from stream_interp.detect.label_files import read_labels, read_site_labels
 from stream_interp.detect.labels import MAX_LABEL_CHARS, SiteLabels, parse_labels
@@ -123,6 +124,11 @@ def test_inert_text_is_one_printable_line():
 def test_labels_are_on_alerts_and_statuses_of_their_sae():
     labels = site_labels()
     assert [f.label for f in labels.on_alert(alert(LANE, 7, 2)).features] == ["seven", ""]
+    by_effect = structs.replace(alert(LANE, 7), by_effect=[drift(1)])
+    assert [f.label for f in labels.on_alert(by_effect).by_effect] == ["one"]
+    card = structs.replace(status(LANE, 1).incident, by_effect=[drift(7)])
+    shown = labels.on_status(structs.replace(status(LANE, 1), incident=card), d_sae=96)
+    assert [f.label for f in shown.incident.by_effect] == ["seven"]
     told = labels.on_status(status(LANE, 1, 7), d_sae=96)
     assert [f.label for f in told.incident.features] == ["one", "seven"]
     assert told.labels == ""

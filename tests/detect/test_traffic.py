@@ -87,6 +87,13 @@ def test_shares_say_what_changed() -> None:
         assert shift.share_now == pytest.approx(arrays["length_histogram"][from_bin:].sum() / 500)
 
 
+def test_what_has_moved_is_the_largest_difference_of_the_distribution_functions() -> None:
+    arrays = {"start_histogram": histogram(np.repeat([1, 9], [60, 40]))}
+    now = np.stack([np.zeros(BINS), 0.5 * histogram(np.repeat([1, 9, 40], [45, 30, 25]))])
+    evidence = replace(traffic.initial(traffic.build(arrays, DRIFT)), recent=now)
+    assert traffic.moved(arrays, evidence) == {"length": 0.0, "start": pytest.approx(0.25)}
+
+
 def test_a_shift_in_words() -> None:
     shift = TrafficShift(of="length", side="at_least", tokens=1024, share_baseline=0.1, share_now=0.55)
     assert str(shift) == "requests of 1,024 or more tokens: 10.0% in the baseline, 55.0% now"

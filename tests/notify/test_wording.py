@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from stream_interp.notify.story import Story
 from stream_interp.notify.wording import Wording
-from stream_interp.records.alert import Alert, FeatureDrift, ScoreDrift
+from stream_interp.records.alert import Alert, CauseEvidence, FeatureDrift, ScoreDrift
 from tests.notify.alerts import LANE, START_MS, alert
 
 FEATURES = [
@@ -39,6 +41,22 @@ def test_an_incident_says_what_moved_since_when_and_what_to_do_first() -> None:
             f"tenant default, model credit-risk, revision unversioned, hook hidden, lane {LANE.lane_id}",
         ],
     )
+
+
+def test_a_cause_is_told_with_its_evidence_and_features_by_effect() -> None:
+    found = [
+        CauseEvidence(cause="pipeline", points=True, text="It is in input\npartition 1 alone."),
+        CauseEvidence(cause="sae_health", points=False, text="It crossed no threshold."),
+        CauseEvidence(cause="data_shift", points=True, text="Nothing points elsewhere."),
+    ]
+    event = replace(OPENED, causes=found, by_effect=FEATURES[1:], evidence_request=1150)
+    assert told(event)[1][:4] == [
+        "2 features drifted, share of requests that fire: 5 up 1.00% → 50.00%",
+        "scores of requests, median: mean_sq_norm up 190 → 667",
+        "pipeline: It is in input partition 1 alone.",
+        "since 2027-01-15 08:00:00 UTC; the change began about 161 requests earlier; a request-level test crossed at "
+        "request 1,150",
+    ]
 
 
 def test_what_is_over_asks_for_nothing() -> None:

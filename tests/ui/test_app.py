@@ -10,7 +10,7 @@ import pytest
 from msgspec import structs
 
 from stream_interp.errors import UsageError
-from stream_interp.records.alert import Said, encode_alert
+from stream_interp.records.alert import CauseEvidence, Said, encode_alert
 from stream_interp.records.annotation import encode_annotation
 from stream_interp.records.cut import encode_cut
 from stream_interp.records.heartbeat import encode_heartbeat
@@ -31,6 +31,7 @@ from tests.ui.records import (
     cut,
     drift,
     feed,
+    give_story,
     incident_id,
     lane,
     status,
@@ -70,8 +71,20 @@ def hostile_page() -> Iterator[tuple[str, list[str]]]:
     name = HOSTILE[:3_000]  # a control record refuses a lane of longer names
     names = {"tenant": name, "model_id": name, "hook_name": name, "model_revision": name}
     of = lane(0, sae_fingerprint=name, **names)
+    found = [
+        CauseEvidence(cause=HOSTILE, points=points, text=HOSTILE, numbers={HOSTILE: 1.0}) for points in (True, False)
+    ]
     told = [
-        structs.replace(a, incident_id=NASTY, note=HOSTILE, runbook="javascript:alert(1)", cause_hint=HOSTILE)
+        structs.replace(
+            a,
+            incident_id=NASTY,
+            note=HOSTILE,
+            runbook="javascript:alert(1)",
+            cause_hint=HOSTILE,
+            causes=found,
+            by_effect=[drift(2, 0.1, 0.9, label=HOSTILE)],
+            evidence_request=9,
+        )
         for a in story(
             of, 1, opened_at_ms=NOW_MS - 60_000, resolved=False, features=[drift(1, 0.1, 0.4, label=HOSTILE)]
         )
@@ -94,6 +107,21 @@ def hostile_page() -> Iterator[tuple[str, list[str]]]:
     site = Site(StillSource(model, FeedState(True, HOSTILE)), 15_000, now_ms=lambda: NOW_MS)
     with serving(make_app(site), "127.0.0.1", 0) as url:
         yield url, paths(of.lane_id, NASTY)
+
+
+def test_an_incident_says_what_was_considered() -> None:
+    model, told = Model(), story(lane(), 1, opened_at_ms=NOW_MS - 60_000, resolved=False)
+    found = [
+        CauseEvidence(cause="pipeline", points=True, text="It is in input partition <1> alone."),
+        CauseEvidence(cause="sae_health", points=False, text="It crossed no threshold."),
+    ]
+    give_story(model, [structs.replace(a, causes=found, evidence_request=47_980) for a in told])
+    site = Site(StillSource(model, FeedState(True, "")), 15_000, now_ms=lambda: NOW_MS)
+    with serving(make_app(site), "127.0.0.1", 0) as url:
+        body = ask(url, f"/incidents/{told[0].incident_id}")[2]
+    assert "<b>pipeline</b>: It is in input partition &lt;1&gt; alone." in body
+    assert "<li>sae health: It crossed no threshold.</li>" in body
+    assert "47,980" in body
 
 
 @pytest.mark.parametrize("path", ALL)

@@ -123,6 +123,17 @@ def test_features_by_effect_size_with_exact_intervals() -> None:
     assert view.features[0].ratio is None
 
 
+def test_a_feature_that_moved_most_is_shown_once_whatever_its_evidence() -> None:
+    model, told = Model(), story(LANE, 1, opened_at_ms=NOW_MS - 60_000, resolved=False)
+    extra = drift(7, 0.001, 0.9, log_e=21.0)
+    give_story(model, [structs.replace(a, by_effect=[extra, a.features[0]]) for a in told])
+    view = incident_view(model, told[0].incident_id, NOW)
+    assert view is not None
+    features = [row.drift.feature for row in view.features]
+    assert 7 in features[:2]
+    assert sorted(features) == sorted({7, *(f.feature for f in told[-1].features)})
+
+
 def test_without_a_count_there_is_no_interval() -> None:
     model, told = (
         Model(),

@@ -164,3 +164,14 @@ def shifts(tests: TrafficTests, evidence: TrafficEvidence, note: TrafficNote | N
             )
         )  # fmt: skip
     return found
+
+
+def moved(arrays: Arrays, evidence: TrafficEvidence) -> dict[str, float]:
+    """Of lengths and starts, the share of requests that has moved, at least: the distance of Kolmogorov and Smirnov
+    between recent requests and the baseline; 0 where one of the two has none."""
+    shares = {}
+    for recent, (name, of) in zip(evidence.recent, HISTOGRAMS.items(), strict=True):
+        known = _total(arrays, name) > 0 and recent.sum() > 0
+        apart = np.cumsum(recent) / recent.sum() - np.cumsum(arrays[name]) / _total(arrays, name) if known else 0.0
+        shares[of] = float(np.abs(apart).max())
+    return shares
