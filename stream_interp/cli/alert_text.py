@@ -48,6 +48,7 @@ def line(event: Alert | Annotation) -> str:
     if not event.explanations_reliable:
         parts.append("explanations unreliable")
     parts += [str(shift) for shift in event.traffic]
+    parts += event.creep.lines(TOP_FEATURES) if event.creep else []
     if event.note:
         parts.append(cut(event.note, REASON_CHARS))
     return " | ".join(parts)
@@ -100,6 +101,7 @@ def headline(state: AlertState, now_ms: int) -> list[str]:
     if state.by_effect:
         lines.append(f"moved most: {'; '.join(map(feature_text, state.by_effect[:TOP_FEATURES]))}")
     lines += [str(shift) for shift in state.traffic]
+    lines += state.creep.lines(len(state.creep.moved)) if state.creep else []
     if state.note:
         lines.append(cut(state.note, REASON_CHARS + 100))
     lines += [f"acknowledged by {text}" for text in [said(state.ack, now_ms)] if text and is_open]
@@ -168,6 +170,9 @@ def next_commands(state: AlertState, now_ms: int) -> list[str]:
     status = f"stream-interp status {model} --tenant {tenant}"
     if state.transition in ENDS:
         return [status, f"stream-interp evidence pack {this} --out ./pack", f"stream-interp baseline list {model}"]
+    if state.creep is not None:
+        approve = f"stream-interp baseline approve {lane} --reason 'this is what is normal now'"
+        return [f"stream-interp baseline list {model}", approve, f"stream-interp baseline rollback {lane} --reason …"]
     if state.transition in _LANE_STATES:
         return [status, silence, "stream-interp doctor"]
     if said(state.ack, now_ms) is None:

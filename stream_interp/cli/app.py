@@ -55,6 +55,7 @@ COMMANDS = (
     Row("baseline promote", f"{_CLI}.baseline_orders:promote", "Judge a lane by another of its baselines."),
     Row("baseline rollback", f"{_CLI}.baseline_orders:rollback", "Back to the baseline before."),
     Row("baseline relearn", f"{_CLI}.baseline_orders:relearn", "A wanted change: the lane learns again."),
+    Row("baseline approve", f"{_CLI}.baseline_orders:approve", "What later baselines are compared with."),
     Row("backtest", f"{_CLI}.backtest:backtest", "The same tests on files, without Kafka."),
     Row("calibrate", f"{_CLI}.calibrate:calibrate", "False alarms against the budget, and what can be seen how soon."),
     Row("evaluate", f"{_CLI}.evaluate:evaluate", "Planted drifts on your requests: delay, misses, false alarms."),

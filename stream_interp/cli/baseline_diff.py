@@ -13,7 +13,7 @@ from stream_interp.cli.configuration import load_settings
 from stream_interp.cli.options import BootstrapOption, ConfigOption, JsonOption, SetOption, flags
 from stream_interp.cli.output import emit_json, emit_table, emit_text, notice
 from stream_interp.cli.versions import Versions, read_versions
-from stream_interp.drift.intervals import DELTA, clopper_pearson
+from stream_interp.drift.intervals import DELTA, clopper_pearson, vouched_ratio
 from stream_interp.errors import IntegrityError, UsageError
 from stream_interp.records.arrays import Arrays
 from stream_interp.records.control import BaselineHeader, Versioned, read_baseline, read_projector
@@ -97,8 +97,7 @@ def moved_features(
     alpha = DELTA / max(4 * len(fired_before), 1)
     low_1, high_1 = clopper_pearson(fired_before, n_before, alpha)
     low_2, high_2 = clopper_pearson(fired_after, n_after, alpha)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.fmax(low_2 / high_1, low_1 / high_2)
+    ratio = vouched_ratio((low_1, high_1), (low_2, high_2))
     order = np.argsort(-ratio, kind="stable")
     rate_1, rate_2 = fired_before / max(n_before, 1), fired_after / max(n_after, 1)
     return [

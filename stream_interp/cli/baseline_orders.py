@@ -1,4 +1,4 @@
-"""`stream-interp baseline promote|rollback|relearn`: another baseline for a lane, on an operator's word."""
+"""`stream-interp baseline promote|rollback|relearn|approve`: what a lane is judged by, on an operator's word."""
 
 from __future__ import annotations
 
@@ -91,6 +91,29 @@ def relearn(
     _tell(f"relearning of lane {found.lane_id}", report, done, no_wait, json)
 
 
+def approve(
+    lane: LaneArgument,
+    reason: WhyOption,
+    author: AuthorOption = None,
+    no_wait: NoWaitOption = False,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    bootstrap: BootstrapOption = None,
+    json: JsonOption = False,
+) -> None:
+    """The baseline in effect becomes the lane's anchor, which later ones are compared with; ends `baseline_creep`."""
+    signed, kafka = signature(author, reason), load_settings(config, flags(sets, bootstrap=bootstrap)).kafka
+    versions = read_versions(kafka)
+    found = versions.lane(lane)
+    version = versions.in_effect(found.lane_id)
+    if not version:
+        raise UsageError(f"no baseline is in effect on lane {found.lane_id}; there is nothing to approve")
+    record = make(kafka, "approve", found, signed, baseline_version=version)
+    done = publish_and_see(kafka, [record], lambda now: _is_anchored_on(now, found, version), wait=not no_wait)
+    report = {"order": read_order(record), "author": signed.author, "reason": signed.reason}
+    _tell(f"approval of baseline {version} as the anchor of lane {found.lane_id}", report, done, no_wait, json)
+
+
 def _bring_back(
     kafka: KafkaSettings, versions: Versions, old: Versioned, signed: Signature, what: str, no_wait: bool, json: bool
 ) -> None:
@@ -111,6 +134,10 @@ def _bring_back(
 
 def _is_judged_by(status: Status, lane: Lane, version: int) -> bool:
     return status.lane == lane and status.baseline is not None and status.baseline.version == version
+
+
+def _is_anchored_on(status: Status, lane: Lane, version: int) -> bool:
+    return status.lane == lane and status.baseline is not None and status.baseline.anchor == version
 
 
 def _has_begun_anew(status: Status, lane: Lane, before: Status | None) -> bool:

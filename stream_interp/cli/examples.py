@@ -36,6 +36,7 @@ EXAMPLES = {
     "baseline promote": "stream-interp baseline promote 8c41d0 1785225600000 --reason 'the newer one saw a test run'",
     "baseline rollback": "stream-interp baseline rollback 8c41d0 --reason 'learnt from a bad day'",
     "baseline relearn": "stream-interp baseline relearn 8c41d0 --reason 'new customer group, wanted'",
+    "baseline approve": "stream-interp baseline approve 8c41d0 --reason 'the new market is what is normal now'",
     "backtest": (
         "stream-interp backtest --sae ./credit/sae --baseline ./credit/baseline.safetensors "
         "--stream ./credit/null.safetensors --stream ./credit/shift.safetensors"

@@ -76,11 +76,20 @@ def now_ms() -> int:
 
 
 def make(
-    kafka: KafkaSettings, kind: OrderKind, lane: Lane, signed: Signature, *, incident_id: str = "", until_ms: int = 0
+    kafka: KafkaSettings,
+    kind: OrderKind,
+    lane: Lane,
+    signed: Signature,
+    *,
+    incident_id: str = "",
+    until_ms: int = 0,
+    baseline_version: int = 0,
 ) -> Versioned:
     """The order as a control record, not yet published."""
-    version = next_version(kafka, lane.lane_id)
-    order = Order(kind=kind, lane=lane, version=version, incident_id=incident_id, until_ms=until_ms)
+    order = Order(
+        kind=kind, lane=lane, version=next_version(kafka, lane.lane_id), incident_id=incident_id, until_ms=until_ms,
+        baseline_version=baseline_version,
+    )  # fmt: skip
     return make_order(order, signed.author, signed.reason)
 
 

@@ -80,6 +80,8 @@ def _show(answer: ModelStatus) -> None:
         if lane.incident and lane.incident.features:
             listed = " ".join(map(feature_text, lane.incident.moved_most[:TOP_FEATURES]))
             emit_text(f"{cut(lane.lane.hook_name)}: {listed}")
+        if lane.creep:
+            emit_text("\n".join(f"{cut(lane.lane.hook_name)}: {line}" for line in lane.creep.lines(TOP_FEATURES)))
         if lane.labels:
             notice(f"{lane.lane.hook_name}: feature labels: {lane.labels}")
 

@@ -18,7 +18,7 @@ from stream_interp.records.alert import Alert, FeatureDrift, ScoreDrift, Severit
 from stream_interp.records.lane import Lane, digest
 from stream_interp.records.window import SCORES
 
-TRAFFIC_MIX = "traffic_mix"
+TRAFFIC_MIX, BASELINE_CREEP = "traffic_mix", "baseline_creep"
 TOP_FEATURES = 20  # listed in alerts and status; the incident itself keeps all
 TOP_EFFECTS = 5
 
@@ -192,7 +192,14 @@ def lane_alert(state: LaneState, transition: Transition, severity: Severity, at_
     return Alert(
         event_id=event_id(state.lane, 0, f"{transition} {cause}", state.position), lane=state.lane,
         incident_id=digest(state.lane.lane_id, "lane", cause)[:16], transition=transition, severity=severity,
-        status={"blind": "blind", "integrity_error": "integrity_error"}.get(transition, "ok"), cause_hint=cause,
+        status=_status_of_lane(transition, severity), cause_hint=cause,
         request=state.requests, at_ms=at_ms, position=state.position, runbook=f"{cause}.md",
         traffic=traffic_shifts(state) if cause == TRAFFIC_MIX else [],
+        creep=state.creep if cause == BASELINE_CREEP else None,
     )  # fmt: skip
+
+
+def _status_of_lane(transition: Transition, severity: Severity) -> str:
+    if transition in ("blind", "integrity_error"):
+        return transition
+    return "warning" if transition == "noted" and severity == "warning" else "ok"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stream_interp.detect.state import LaneState, armed_bytes, learning_bytes
+from stream_interp.detect.state import ANCHOR_BYTES, LaneState, armed_bytes, learning_bytes
 from stream_interp.observe.logs import About
 from stream_interp.records.alert import Alert
 from stream_interp.records.moments import MOMENT_COORDINATES
@@ -15,7 +15,7 @@ def limits_line(max_lanes: int, baseline_requests: int, blocks: int) -> str:
     return (
         f"state: at most {max_lanes:,} lanes a partition; a lane holds at most {learning:,} bytes and "
         f"{learning_bytes(0, 1, 0, blocks)} a feature while it learns, {armed:,} bytes and "
-        f"{armed_bytes(1, 0, [0] * blocks)} a feature once armed, "
+        f"{armed_bytes(1, 0, [0] * blocks)} a feature once armed ({ANCHOR_BYTES} more where another is its anchor), "
         "and up to twice as much again for its last two checkpoints, which evidence is copied from"
     )
 
@@ -39,10 +39,12 @@ def armed_line(state: LaneState) -> str:
     assert state.tests is not None
     assert state.baseline is not None
     lane, tests, header = state.lane, state.tests, state.baseline.header
+    held = armed_bytes(tests.d_sae, header.requests, list(header.strata.values()))
+    held += ANCHOR_BYTES * tests.d_sae if state.anchor else 0
     a_weeks = ", ".join(f"{group} {a:,.0f}" for group, a in sorted(tests.thresholds.items()))
     armed = ", ".join(f"{count} of {group}" for group, count in sorted(tests.armed_by_group.items()) if count)
     return (
         f"lane {lane.lane_id} ({lane.model_id}/{lane.hook_name}): armed by baseline {header.version}; "
         f"thresholds A in weeks: {a_weeks}; tests: {armed}; {tests.features_not_covered} features not covered; "
-        f"{armed_bytes(tests.d_sae, header.requests, list(header.strata.values())):,} bytes of state"
+        f"{held:,} bytes of state"
     )

@@ -188,7 +188,7 @@ def make_baseline(
         massive_share=values["massive_share"] or 0.0, compute_dtype=projector.compute_dtype,
         design_effect=_known(effect.deff), dependent=effect.dependent,
         design_effect_of_tokens=_known(_estimated(calibration.of_tokens).deff),
-        strata={name: learned.requests for name, learned in strata.items()},
+        unit_tokens=projector.unit_tokens, strata={name: learned.requests for name, learned in strata.items()},
     )  # fmt: skip
     arrays: Arrays = {
         "requests_fired": calibration.fired,
@@ -214,9 +214,9 @@ def _known(value: float) -> float | None:
 
 
 def projector_of(baseline: BaselineHeader) -> ProjectorHeader:
-    """What DETECT needs to know of the projector of a baseline from elsewhere: its version and compute_dtype."""
+    """What DETECT needs to know of the projector of a baseline from elsewhere."""
     return ProjectorHeader(
-        lane=baseline.lane, version=baseline.projector_version, unit_tokens=0, d_in=0, d_sae=0,
+        lane=baseline.lane, version=baseline.projector_version, unit_tokens=baseline.unit_tokens, d_in=0, d_sae=0,
         fit_requests=baseline.fit_requests, fit_tokens=0, shrinkage=0.0, kept_directions=0,
         compute_dtype=baseline.compute_dtype,
     )  # fmt: skip

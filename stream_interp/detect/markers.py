@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from msgspec import structs
 
-from stream_interp.detect.orders import open_incident_id, shape_version, supersedes
+from stream_interp.detect.orders import can_be_approved, open_incident_id, shape_version, supersedes
 from stream_interp.detect.partition import WindowsPartition
 from stream_interp.detect.state import LaneState
 from stream_interp.errors import IntegrityError
@@ -26,6 +26,7 @@ class LaneWatch:
         self._window_s: dict[str, float] = {}
         self._looked_at: dict[str, int] = {}  # lane → newest baseline that has its marker or needs none
         self._relearned: dict[str, int] = {}  # lane → newest order to learn again with a marker
+        self._approved: dict[str, int] = {}  # lane → newest approval with a marker
         self._resolved: set[str] = set()  # incidents whose end has a marker
         self._blind_at: dict[str, int] = {}  # lane → its position when `blind` was written
 
@@ -49,7 +50,7 @@ class LaneWatch:
         )  # fmt: skip
 
     def order_marker(self, state: LaneState, manifest: Manifest, order: Order, settings: Settings) -> Marker | None:
-        """The marker of a `resolve` or `relearn`, once; None where there is nothing left for it to do."""
+        """The marker of an order that changes `step`, once; None where there is nothing left for it to do."""
         marker = Marker(
             kind="resolve", lane=order.lane, version=order.version, incident_id=order.incident_id,
             author=manifest.author, reason=manifest.reason,
@@ -60,6 +61,11 @@ class LaneWatch:
             self._resolved.add(order.incident_id)
             return marker
         lane_id = order.lane.lane_id
+        if order.kind == "approve":
+            if order.version <= self._approved.get(lane_id, -1) or not can_be_approved(state, order.baseline_version):
+                return None
+            self._approved[lane_id] = order.version
+            return structs.replace(marker, kind="approve", baseline_version=order.baseline_version)
         if order.version <= max(shape_version(state), self._relearned.get(lane_id, -1)):
             return None
         self._relearned[lane_id] = order.version

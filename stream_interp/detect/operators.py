@@ -29,7 +29,7 @@ class Operators:
     def __init__(self) -> None:
         self._reader = ControlReader()
         self._baselines: dict[tuple[str, int], Versioned] = {}
-        self._orders: dict[tuple[str, str], tuple[Manifest, Order]] = {}  # (kind, lane) → newest resolve or relearn
+        self._orders: dict[tuple[str, str], tuple[Manifest, Order]] = {}  # (kind, lane) → newest order of `step`
         self._acks: dict[str, Said] = {}  # by incident
         self._silences: dict[str, Said] = {}  # by lane, of those not ended the one that lasts longest
         self._annotations: list[tuple[int, Annotation]] = []
@@ -70,7 +70,7 @@ class Operators:
         return newest.values()
 
     def step_orders(self) -> Iterable[tuple[Manifest, Order]]:
-        """Of every lane the last `resolve`, and the `relearn` of the largest version."""
+        """Of every lane the last `resolve`, and the `relearn` and `approve` of the largest version."""
         return self._orders.values()
 
     def ack_of(self, alert: Alert) -> Said | None:
@@ -102,7 +102,7 @@ class Operators:
         order, manifest = read_order(whole), whole.manifest
         lane_id, at_ms = order.lane.lane_id, said_at_ms(order, record.timestamp_ms)
         said = Said(author=manifest.author, reason=manifest.reason, at_ms=at_ms, until_ms=order.until_ms)
-        if order.kind in ("resolve", "relearn"):
+        if order.kind in ("resolve", "relearn", "approve"):
             held = self._orders.get((order.kind, lane_id))
             if held is None or order.kind == "resolve" or order.version > held[1].version:  # as ENCODE has it
                 self._orders[order.kind, lane_id] = (manifest, order)

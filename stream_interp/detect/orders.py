@@ -12,8 +12,9 @@ from msgspec import structs
 from stream_interp.detect.alerts import TRAFFIC_MIX, incident_alert, incident_id, lane_alert
 from stream_interp.detect.armed.canary import Canary
 from stream_interp.detect.incident import Incident
+from stream_interp.detect.rebaseline import anchor_beside, rebaselined, with_creep
 from stream_interp.detect.state import Baseline, DetectSettings, LaneState, no_scores
-from stream_interp.detect.step import CANARY, NOT_STATIONARY, StepResult, arm, begin_evidence, sound_again
+from stream_interp.detect.step import CANARY, NOT_STATIONARY, StepResult, begin_evidence, sound_again
 from stream_interp.records.alert import ENDS, Alert, Position
 from stream_interp.records.control import Marker, Versioned, read_baseline
 from stream_interp.settings import DriftSettings
@@ -31,7 +32,8 @@ def apply_baseline(state: LaneState, baseline: Versioned, drift: DriftSettings, 
     note = f"baseline {header.version} by {manifest.author or 'unknown'} (as claimed): {manifest.reason}"
     settings = structs.replace(state.settings, drift=drift)
     after, alerts = _all_ended(replace(state, settings=settings, position=position), note, header.version)
-    return StepResult(arm(after, Baseline(header, arrays)), alerts)
+    armed, crept = rebaselined(after, Baseline(header, arrays), max(state.closed_at_ms, header.version))
+    return StepResult(armed, (*alerts, *crept))
 
 
 def resolve(state: LaneState, marker: Marker, position: Position) -> StepResult:
@@ -58,10 +60,25 @@ def relearn(state: LaneState, marker: Marker, position: Position) -> StepResult:
     )
     fresh = replace(
         after, phase="fit", learned=None, projector=None, baseline=None, tests=None, evidence=None, incident=None,
-        requests=0, weeks=0.0, relearned=marker.version, uncounted_since_ms=0,
+        anchor=anchor_beside(state), requests=0, weeks=0.0, relearned=marker.version, uncounted_since_ms=0,
         health_now=None, opinions={}, recent_scores=no_scores(), canary=Canary(), settings=settings,
     )  # fmt: skip
     return StepResult(fresh, alerts)
+
+
+def approve(state: LaneState, marker: Marker, position: Position) -> StepResult:
+    """An operator makes the baseline in effect the lane's anchor. Void where it is not the one that is named."""
+    after = replace(state, position=position)
+    if not can_be_approved(state, marker.baseline_version):
+        return StepResult(after)
+    approved, alerts = with_creep(replace(after, anchor=None), None, max(state.closed_at_ms, marker.version))
+    note = f"approved by {marker.author or 'unknown'} (as claimed): {marker.reason}"
+    return StepResult(approved, tuple(structs.replace(alert, note=note) for alert in alerts))
+
+
+def can_be_approved(state: LaneState, version: int) -> bool:
+    """Whether this baseline is in effect, and is not the anchor already."""
+    return state.baseline is not None and state.baseline.header.version == version and state.anchor is not None
 
 
 def shape_version(state: LaneState) -> int:

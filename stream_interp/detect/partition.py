@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 from msgspec import Struct
 
-from stream_interp.detect.orders import apply_baseline, relearn, resolve, stories_after, supersedes
+from stream_interp.detect.orders import apply_baseline, approve, relearn, resolve, stories_after, supersedes
 from stream_interp.detect.state import DetectSettings, LaneState
 from stream_interp.detect.step import UNREADABLE_WINDOW, StepResult, fail, go_blind, new_lane, step
 from stream_interp.errors import IntegrityError
@@ -207,6 +207,8 @@ class WindowsPartition:
             return resolve(state, item, position)
         if item.kind == "relearn":
             return relearn(state, item, position)
+        if item.kind == "approve":
+            return approve(state, item, position)
         if not supersedes(state, item.version, item.projector_version or item.version):
             return StepResult(replace(state, position=position))
         baseline = find(item)

@@ -10,6 +10,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from stream_interp.detect.anchor import Anchor
 from stream_interp.detect.armed import Evidence, Tests
 from stream_interp.detect.armed.canary import Canary
 from stream_interp.detect.armed.traffic import TrafficNote
@@ -17,7 +18,7 @@ from stream_interp.detect.health import HealthSums
 from stream_interp.detect.incident import Incident
 from stream_interp.detect.learning import Learned
 from stream_interp.drift.second_opinions import Opinion
-from stream_interp.records.alert import Alert, Position
+from stream_interp.records.alert import Alert, BaselineCreep, Position
 from stream_interp.records.arrays import Arrays
 from stream_interp.records.control import BaselineHeader, ProjectorHeader
 from stream_interp.records.lane import Lane
@@ -33,6 +34,7 @@ LOST = ("incomplete", "late", "duplicate")  # reasons for which a record does no
 # bound, and the baseline's sum. `tests/detect/test_bounds.py` counts the arrays of an armed lane.
 RATE_BYTES = 2 * (8 * 8 + 8 + 4 + 4) + 2 * (4 + 4 + 1) + 8 + 4
 MAGNITUDE_BYTES = 4 * (4 * 8 + 4 + 4) + 8
+ANCHOR_BYTES = 8  # once it is not the baseline in effect
 
 
 class DetectSettings(Struct, frozen=True, kw_only=True):
@@ -83,6 +85,8 @@ class LaneState:
         traffic_note: lengths or positions of requests are not those of the baseline.
         canary: the self-test; where it is deaf, so may the lane be.
         acts_dtypes: in which activations came, and the lane's request by which each first had; 0: before it was armed.
+        anchor: what baselines are compared with; None while that is the one in effect, or there has been none.
+        creep: how the latest baseline differs from the anchor.
         tests: follows from baseline and settings; a checkpoint leaves it out.
     """
 
@@ -121,6 +125,8 @@ class LaneState:
     recent_scores: NDArray[np.float32] = field(default_factory=no_scores)
     traffic_note: TrafficNote | None = None
     canary: Canary = field(default_factory=Canary)
+    anchor: Anchor | None = None
+    creep: BaselineCreep | None = None
     acts_dtypes: dict[str, int] = field(default_factory=dict)
 
     @property

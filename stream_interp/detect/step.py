@@ -13,10 +13,10 @@ import numpy as np
 from stream_interp.detect import armed, health, learning
 from stream_interp.detect.alerts import TRAFFIC_MIX, incident_alert, lane_alert
 from stream_interp.detect.armed import canary, traffic
-from stream_interp.detect.armed.canary import Canary
 from stream_interp.detect.cause import followed
 from stream_interp.detect.incident import Incident, crossings, opened_or_joined, recovered_or_not
-from stream_interp.detect.state import RECENT_REQUESTS, Baseline, DetectSettings, LaneState, no_scores
+from stream_interp.detect.rebaseline import rebaselined
+from stream_interp.detect.state import RECENT_REQUESTS, Baseline, DetectSettings, LaneState
 from stream_interp.records.alert import Alert, Position, Transition
 from stream_interp.records.control import Versioned, read_baseline, read_projector
 from stream_interp.records.lane import Lane
@@ -211,21 +211,8 @@ def _freeze(state: LaneState, learned: learning.Learned) -> StepResult:
         return StepResult(refused, (alert,))
     version = max(state.closed_at_ms, state.projector.version)
     record = learning.make_baseline(learned, state.lane, version, state.projector)
-    return StepResult(arm(state, Baseline(*read_baseline(record))), controls=(record,))
-
-
-def arm(state: LaneState, baseline: Baseline) -> LaneState:
-    """The lane is judged by this baseline from here on."""
-    tests = armed.build(baseline.header, baseline.arrays, state.settings.drift)
-    projector = state.projector
-    if projector is None or projector.version != baseline.header.projector_version:
-        projector = learning.projector_of(baseline.header)
-    return replace(
-        state, phase="armed", learned=None, projector=projector, baseline=baseline, tests=tests,
-        evidence=armed.no_evidence(tests), incident=None, requests=0, weeks=0.0, health_now=None,
-        recent_scores=no_scores(), uncounted_since_ms=0, traffic_note=None, canary=Canary(),
-        since_request=0, since_offset=state.position.offset, acts_dtypes=dict.fromkeys(state.acts_dtypes, 0),
-    )  # fmt: skip
+    after, alerts = rebaselined(state, Baseline(*read_baseline(record)), state.closed_at_ms)
+    return StepResult(after, alerts, (record,))
 
 
 def _tick(state: LaneState, window: Window, elapsed_ms: int) -> StepResult:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from msgspec import structs
 
 from stream_interp.detect import health
-from stream_interp.detect.alerts import feature_drifts, incident_id, largest_effects, score_drifts, traffic_shifts
+from stream_interp.detect.alerts import (
+    BASELINE_CREEP,
+    feature_drifts,
+    incident_id,
+    largest_effects,
+    score_drifts,
+    traffic_shifts,
+)
 from stream_interp.detect.cause import cause_of
 from stream_interp.detect.labels import SiteLabels
 from stream_interp.detect.learning import FIT_SHARE
@@ -33,6 +40,7 @@ def status_of(state: LaneState, as_of_ms: int, sequence: int, lag_age_s: float |
         baseline=_baseline_card(state),
         incident=_incident_card(state),
         traffic=traffic_shifts(state),
+        creep=state.creep,
         second_opinions={name: opinion.drifts for name, opinion in state.opinions.items()},
         lag_age_s=lag_age_s,
     )
@@ -77,6 +85,8 @@ def _state_and_reason(state: LaneState) -> tuple[State, str]:
         return ("critical" if state.incident.severity == "critical" else "warning"), cause
     if state.phase != "armed":
         return "learning", _learning(state)
+    if state.creep is not None:
+        return "warning", BASELINE_CREEP
     return "ok", ""
 
 
@@ -119,6 +129,7 @@ def _baseline_card(state: LaneState) -> BaselineCard | None:
         provisional=header.provisional,
         design_effect=header.design_effect,
         dependent=header.dependent,
+        anchor=state.anchor.version if state.anchor else header.version,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaincinv, xlogy
+from scipy.special import bdtr, betaincinv, xlogy
 
 from stream_interp.drift.esr import Floats
 
@@ -48,6 +48,25 @@ def _kl_edge(mean: Floats, end: Floats, reach: Floats) -> Floats:
         within = kl <= reach
         inside, outside = np.where(within, p, inside), np.where(within, outside, p)
     return outside
+
+
+def quantile_interval(ordered: Floats, q: float, alpha: float) -> tuple[float, float]:
+    """Bounds of the q-quantile by order statistics of `ordered` [n ≥ 1], each side at 1 − alpha, for any distribution.
+
+    Values are not negative: without an order statistic that is far enough out the bounds are 0 and inf.
+    """
+    n = len(ordered)
+    below = bdtr(np.arange(n + 1), n, q)  # P(at most k of n lie below the quantile)
+    low, high = int(np.searchsorted(below, alpha, side="right")), int(np.searchsorted(below, 1 - alpha))
+    return float(ordered[low - 1]) if low else 0.0, float(ordered[high]) if high < n else np.inf
+
+
+def vouched_ratio(one: tuple[Floats, Floats], other: tuple[Floats, Floats]) -> Floats:
+    """The ratio by which two pairs of (lower, upper) bounds, of any one shape, lie apart; ≤ 1 where they touch."""
+    (low_1, high_1), (low_2, high_2) = one, other
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio: Floats = np.fmax(low_2 / high_1, low_1 / high_2)
+    return ratio
 
 
 def exceedance_bound(k: int, n: int, alpha: float) -> float:

@@ -28,7 +28,7 @@ MAX_BYTES = 1024**3  # of windows, in memory
 _ROOM_MS = 600_000  # between the clocks of the broker, which dates windows, and of ENCODE and DETECT
 _SHOWN = 10
 _CUT = re.compile(r"@(.+)/(\d+)\[\d+,(\d+)\)$")  # the end of a window's id
-_ORDERS = ("ack", "silence", "unsilence", "resolve", "relearn")
+_ORDERS = ("ack", "silence", "unsilence", "resolve", "relearn", "approve")
 
 
 def collect(kafka: KafkaSettings, incident_id: str, max_bytes: int = MAX_BYTES) -> Story:

@@ -130,7 +130,7 @@ def _events(story: Story) -> list[Event]:
     asked = [
         Event(o.manifest.version, f"{o.manifest.kind} asked", o.manifest.author, "", o.manifest.reason)
         for o in story.orders
-        if o.manifest.kind in ("resolve", "relearn")
+        if o.manifest.kind in ("resolve", "relearn", "approve")
     ]
     return sorted((*told, *said, *asked), key=lambda event: event.at_ms)
 

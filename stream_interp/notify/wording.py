@@ -196,6 +196,7 @@ def _moved(alert: Alert) -> list[str]:
     why = [evidence for evidence in alert.causes if evidence.points and evidence.cause != "data_shift"]  # the rest
     lines += [f"{one_line(e.cause, NAME_CHARACTERS)}: {one_line(e.text, REASON_CHARACTERS)}" for e in why[:LISTED]]
     lines += map(str, alert.traffic[:LISTED])
+    lines += [one_line(line, REASON_CHARACTERS) for line in alert.creep.lines(LISTED)] if alert.creep else []
     if not alert.explanations_reliable:
         lines.append("The SAE is out of health: do not trust feature names now.")
     return lines

@@ -100,6 +100,35 @@ class CauseEvidence(Struct, frozen=True, kw_only=True):
     numbers: dict[str, float] = field(default_factory=dict)  # behind the text
 
 
+class Crept(Struct, frozen=True, kw_only=True):
+    """One part of a `baseline_creep`: a feature's share of requests, or a quantile of a score."""
+
+    of: str  # `rate`, or the score and its quantile
+    feature: int | None = None  # of a rate
+    anchor: float  # in the lane's anchor
+    now: float  # in the baseline in effect
+    at_least: float  # ratio of the two, whichever is larger, that the intervals of both vouch for
+
+    def __str__(self) -> str:
+        """For people."""
+        if self.feature is None:
+            return f"{self.of}: {self.anchor:.4g} in the anchor, {self.now:.4g} now"
+        return f"feature {self.feature}: {self.anchor:.2%} of requests in the anchor, {self.now:.2%} now"
+
+
+class BaselineCreep(Struct, frozen=True, kw_only=True):
+    """How the baseline in effect differs from the lane's anchor, beyond tolerance and beyond what chance explains."""
+
+    anchor: int  # version
+    features: int  # all that crept; `moved` lists the strongest
+    moved: list[Crept] = field(default_factory=list)  # scores first
+
+    def lines(self, at_most: int) -> list[str]:
+        """For people."""
+        said = f"baselines crept away from the anchor {self.anchor}: {self.features} features beyond tolerance"
+        return [said, *map(str, self.moved[:at_most])]
+
+
 class Position(Struct, frozen=True, kw_only=True, order=True):
     """A place in the windows log: what decisions are a function of."""
 
@@ -125,6 +154,7 @@ class Alert(Struct, frozen=True, kw_only=True):
     by_effect: list[FeatureDrift] = field(default_factory=list)  # of all that drifted, those that moved most
     causes: list[CauseEvidence] = field(default_factory=list)  # each class that was considered
     traffic: list[TrafficShift] = field(default_factory=list)  # of `traffic_mix`
+    creep: BaselineCreep | None = None  # of `baseline_creep`
     opened_request: int = 0  # requests of the lane since it was armed
     request: int = 0  # the same, at this transition
     change_estimate_request: int = 0  # where the statistics began to rise

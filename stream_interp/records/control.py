@@ -27,8 +27,8 @@ MAX_SAID_BYTES = 64 * 1024  # of a manifest, and of an order: DETECT repeats the
 AHEAD_MS = 86_400_000  # of the log's time; a version beyond it would outdate all that people order for years
 _PART_DIGITS = 9
 
-OrderKind = Literal["ack", "silence", "unsilence", "resolve", "relearn"]
-Kind = Literal["projector", "baseline", "ack", "silence", "unsilence", "resolve", "relearn", "evidence"]
+OrderKind = Literal["ack", "silence", "unsilence", "resolve", "relearn", "approve"]
+Kind = Literal["projector", "baseline", "evidence", "ack", "silence", "unsilence", "resolve", "relearn", "approve"]
 
 ARRAY_KINDS = ("projector", "baseline")  # the bodies of the others are JSON
 
@@ -99,6 +99,7 @@ class BaselineHeader(Struct, frozen=True, kw_only=True):
     norm: float
     massive_share: float
     compute_dtype: DtypeName = FLOAT32  # its projector's
+    unit_tokens: int = 0  # its projector's; 0: of before it was kept here
     origin: int = 0  # the version that was promoted; 0: this one was learnt
     design_effect: float | None = None  # of requests, 1 where they are independent; None: not known (`drift`)
     design_effect_of_tokens: float | None = None
@@ -109,7 +110,7 @@ class BaselineHeader(Struct, frozen=True, kw_only=True):
 class Order(Struct, frozen=True, kw_only=True):
     """What an operator asks of a lane. Who and why stand in the manifest, as claimed.
 
-    `resolve` and `relearn` change `step` and so become markers; `ack`, `silence` and `unsilence` never enter it.
+    `resolve`, `relearn` and `approve` change `step` and so become markers; `ack`, `silence` and `unsilence` never do.
     """
 
     schema_version: Literal[1] = 1
@@ -117,6 +118,7 @@ class Order(Struct, frozen=True, kw_only=True):
     lane: Lane
     version: int
     incident_id: str = ""  # of ack and resolve
+    baseline_version: int = 0  # of approve: the baseline that becomes the lane's anchor
     until_ms: int = 0  # of ack (0 = until it resolves) and silence
 
 
@@ -134,7 +136,7 @@ class Marker(Struct, frozen=True, kw_only=True):
     """A control record, or a change of `blind`, as it takes effect at one position of a windows partition."""
 
     schema_version: Literal[1] = 1
-    kind: Literal["baseline", "blind", "resolve", "relearn"]
+    kind: Literal["baseline", "blind", "resolve", "relearn", "approve"]
     lane: Lane
     version: int = 0
     sha256: str = ""
@@ -145,6 +147,7 @@ class Marker(Struct, frozen=True, kw_only=True):
     baseline_requests: int = 0  # with `relearn`: how many it learns from
     unit: UnitSettings | None = None  # with `relearn`
     incident_id: str = ""  # of `resolve`
+    baseline_version: int = 0  # of `approve`
     author: str = ""
     reason: str = ""
 

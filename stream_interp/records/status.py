@@ -6,7 +6,15 @@ from typing import Literal
 
 from msgspec import Struct, field
 
-from stream_interp.records.alert import CauseEvidence, FeatureDrift, Position, Said, ScoreDrift, TrafficShift
+from stream_interp.records.alert import (
+    BaselineCreep,
+    CauseEvidence,
+    FeatureDrift,
+    Position,
+    Said,
+    ScoreDrift,
+    TrafficShift,
+)
 from stream_interp.records.envelope import Envelope, json_record
 from stream_interp.records.lane import Lane
 
@@ -48,6 +56,7 @@ class BaselineCard(Struct, frozen=True, kw_only=True):
     provisional: bool
     design_effect: float | None = None  # of its requests; None: not known
     dependent: bool = False  # they are not independent, so that alarms may be more than the budget
+    anchor: int = 0  # version of the baseline that later ones are compared with; 0: of before there were anchors
 
 
 class IncidentCard(Struct, frozen=True, kw_only=True):
@@ -91,6 +100,7 @@ class Status(Struct, frozen=True, kw_only=True):
     baseline: BaselineCard | None = None
     incident: IncidentCard | None = None
     traffic: list[TrafficShift] = field(default_factory=list)  # how lengths or positions differ; empty: they do not
+    creep: BaselineCreep | None = None  # how the latest baseline differs from the lane's anchor; None: it does not
     second_opinions: dict[str, int] = field(default_factory=dict)  # drifts river's detectors saw; they open nothing
     lag_age_s: float | None = None  # age of the oldest window not yet read
     silence: Said | None = None  # notifications of this lane are held back until then

@@ -188,6 +188,7 @@ def test_wrong_words_are_said_before_any_server_is_asked(words, said, capsys):
         ["alerts", "resolve", "x"],
         ["baseline", "relearn", "x"],
         ["baseline", "rollback", "x"],
+        ["baseline", "approve", "x"],
         ["baseline", "promote", "x", "1"],
     ],
 )

@@ -99,9 +99,16 @@ def check_relearn(command: CommandLine, lane_id: str, first: int) -> None:
     assert not any(card["in_effect"] for card in command.json("baseline", "list")["baselines"])
     for seed in range(10, 14):
         produce(command, f"learn{seed}", 400, seed=seed, shift=0.7)
-        if command.status()["state"] == "ok":
+        if command.status()["lanes"][0]["baseline"] is not None:
             break
-    learnt = command.wait_for_state("ok", timeout_s=30)["lanes"][0]["baseline"]["version"]
+    crept = command.wait_for_state("warning", timeout_s=30)["lanes"][0]
+    learnt = crept["baseline"]["version"]
+    assert (crept["reason"], crept["creep"]["anchor"]) == ("baseline_creep", first)
+    assert command.json("baseline", "approve", lane_id, "--reason", "the shift is wanted", "--author", "bo")["taken_in"]
+    approved = command.wait_for_state("ok")["lanes"][0]
+    assert (approved["baseline"]["anchor"], approved["creep"]) == (learnt, None)
+    [story] = [i for i in command.json("alerts", "list", "--all")["incidents"] if i["cause_hint"] == "baseline_creep"]
+    assert (story["transition"], story["note"]) == ("note_ended", "approved by bo (as claimed): the shift is wanted")
     cards = command.json("baseline", "list", MODEL)["baselines"]
     assert [(card["version"], card["in_effect"]) for card in cards] == [(first, False), (learnt, True)]
     report = command.json("baseline", "diff", lane_id)
@@ -120,6 +127,6 @@ def check_rollback(command: CommandLine, lane_id: str, first: int) -> None:
     before = counted(command)
     produce(command, "null-again", NULL, seed=20)
     after = command.wait_for(lambda s: s["lanes"][0]["coverage"]["requests_counted"] >= before + NULL - 32)
-    assert after["state"] == "ok"
+    assert (after["state"], after["lanes"][0]["reason"]) == ("warning", "baseline_creep")  # the new one is the anchor
     produce(command, "shift-again", 150, seed=21, shift=0.7)
     command.wait_for_state("critical", "warning")

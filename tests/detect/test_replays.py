@@ -12,7 +12,7 @@ from stream_interp.detect.partition import Told, WindowsPartition
 from stream_interp.detect.state_codec import dump_state
 from stream_interp.evidence.replay import replay
 from stream_interp.evidence.story import Story
-from stream_interp.records.alert import Alert
+from stream_interp.records.alert import ENDS, Alert
 from stream_interp.records.checkpoint import copy_manifests, incident_checkpoint
 from tests.detect.log import LANE, ids
 from tests.detect.world import EVERYTHING, World
@@ -23,7 +23,8 @@ ACTS = [
     *[("detect", EVERYTHING), ("detect", EVERYTHING, True), ("detect", 3), ("detect", 7, True)] * 3,
     *[("crash",), ("crash", 3), ("crash", EVERYTHING)],
     *[("drift", 0.0), ("drift", 3.0), ("drift", 3.0)],
-    *[("resolve", 0), ("resolve", 5_000), ("relearn", 0), ("promote", 0, 1), ("blind", False), ("blind", True)],
+    *[("resolve", 0), ("resolve", 5_000), ("relearn", 0), ("approve", 0), ("promote", 0, 1)],
+    *[("blind", False), ("blind", True)],
 ]  # fmt: skip
 
 
@@ -78,8 +79,7 @@ def assert_replayable(world: World) -> None:
     opened = [a.incident_id for a in world.alerts if a.transition == "opened"]
     assert len(opened) == len(set(opened)) == world.lane.incidents
     last = {a.incident_id: a for a in world.alerts}
-    ends = {"resolved", "seeing", "integrity_restored"}
-    assert world.lane.stories == {i: a for i, a in last.items() if a.transition not in ends}
+    assert world.lane.stories == {i: a for i, a in last.items() if a.transition not in ENDS}
     assert len(stories(world)) == len(opened)
     for story in stories(world):
         assert [a for step in replay(story) for a in step.told.alerts] == list(story.alerts)

@@ -11,8 +11,9 @@ from msgspec import structs
 from stream_interp.detect.armed import traffic
 from stream_interp.detect.armed.traffic import TrafficTests
 from stream_interp.detect.orders import relearn
+from stream_interp.detect.rebaseline import arm
 from stream_interp.detect.state_codec import dump_state, load_state
-from stream_interp.detect.step import arm, step
+from stream_interp.detect.step import step
 from stream_interp.detect.view import status_of
 from stream_interp.drift import esr
 from stream_interp.records.alert import Position, TrafficShift

@@ -191,8 +191,9 @@ class World:
         done = max(self.done, saved.covered)
         self._begin(saved, start_of(saved, done, 0, self.next_offset, "windows"), done)
 
-    def order(self, kind: OrderKind, skew_ms: int, incident: str = "") -> None:
-        order = Order(kind=kind, lane=LANE, version=self.next_version(skew_ms), incident_id=incident)
+    def order(self, kind: OrderKind, skew_ms: int, incident: str = "", baseline: int = 0) -> None:
+        version = self.next_version(skew_ms)
+        order = Order(kind=kind, lane=LANE, version=version, incident_id=incident, baseline_version=baseline)
         self.publish(make_order(order, "ann", "wanted"))
 
     def relearn(self, skew_ms: int) -> None:
@@ -207,6 +208,11 @@ class World:
         """Of the incident that is open as far as DETECT has told."""
         if (state := self.partition.lanes.get(LANE.lane_id)) is not None and state.incident is not None:
             self.order("resolve", skew_ms, open_incident_id(state))
+
+    def approve(self, skew_ms: int) -> None:
+        """The baseline that is in effect as far as DETECT has told."""
+        if (state := self.partition.lanes.get(LANE.lane_id)) is not None and state.baseline is not None:
+            self.order("approve", skew_ms, baseline=state.baseline.header.version)
 
     def promote(self, skew_ms: int, which: int) -> None:
         baselines = [r for r in self.records if r.manifest.kind == "baseline"]

@@ -81,7 +81,7 @@ def test_every_command_of_the_tour_works_as_printed(environ: dict[str, str], tmp
     assert failed == ["failed with 3: stream-interp status credit-risk --fail-on critical"], said
     *_, traffic, incident, relearnt, offline = said
     states = re.findall(r"^default/credit-risk revision unversioned is (\w+)$", traffic + relearnt, re.MULTILINE)
-    assert states == ["ok", "critical", "ok"]
+    assert states == ["ok", "critical", "warning", "ok"]
     assert "exit code 3" in traffic
     assert "acknowledged by" in incident
     assert "unchanged: incident" in incident

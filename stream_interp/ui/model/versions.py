@@ -23,7 +23,7 @@ MAX_BASELINES = 100  # newest of one lane
 MAX_ORDERS = 100
 MAX_ROOTS = 1_000  # newest of all lanes
 
-_ORDERS = frozenset({"ack", "silence", "unsilence", "resolve", "relearn"})
+_ORDERS = frozenset({"ack", "silence", "unsilence", "resolve", "relearn", "approve"})
 
 
 class BaselineVersion(Struct, frozen=True, kw_only=True):
