@@ -30,7 +30,7 @@ def _one_by_one(
         fired = np.flatnonzero(row.ravel())
         m = esr.update(m, w / len(over), 1, tests.scores.null_rates.ravel(), "up", fired, np.ones(len(fired)))
         for cell, x in enumerate(row.ravel()):
-            cusum[cell] = cusum[cell] + lam[1] * x - log_norm[1, cell]
+            cusum[cell] = cusum[cell] + lam[2] * x - log_norm[2, cell]
             since[cell] = since[cell] + 1 if cusum[cell] > 0 else 0
             cusum[cell] = max(cusum[cell], 0.0)
         value = exceedance.value(tests.scores, m)

@@ -157,4 +157,4 @@ def test_a_rare_stream_of_ten_million_ticks_equals_its_closed_form() -> None:
             dense, lazy = _tick(dense, w, 1, p, "up", one), by_logs(lazy, w, 1, p, "up", one)
     np.testing.assert_allclose(dense, lazy, rtol=1e-6)
     without_firing = silent_by_closed_form(np.zeros((C, 1)), w, 1, p, "up", 1e7)
-    assert (without_firing < 0.8 * w * 1e7).all()  # so the decrements, 5e-8 of M a tick and more, do matter
+    assert (without_firing < 0.85 * w * 1e7).all()  # so the decrements, 5e-8 of M a tick and more, do matter

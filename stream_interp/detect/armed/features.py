@@ -27,7 +27,7 @@ MIN_FIRINGS = 10  # in the baseline; a feature with fewer is tested for firing m
 MAGNITUDE_RATIOS: Floats = np.geomspace(1.3, 8.0, 4)  # of the odds; a mean magnitude of 0.3 has little room above it
 DIRECTIONS: tuple[Direction, ...] = ("up", "down")
 MAGNITUDES: tuple[Measure, ...] = ("magnitude", "magnitude_when_fired")
-_CUSUM = 1  # the mixture component whose CUSUM dates a change: odds ratio 2.6
+_CUSUM = 2  # the mixture component whose CUSUM dates a change: odds ratio 2.8
 
 
 class Kind(NamedTuple):

@@ -15,7 +15,7 @@ from stream_interp.records.alert import Group
 from stream_interp.records.window import SCORES
 
 _BLOCK_REQUESTS = 512  # at once: 1.1 MB of path
-_CUSUM = 1  # the mixture component whose CUSUM dates a change: odds ratio 2.6
+_CUSUM = 2  # the mixture component whose CUSUM dates a change: odds ratio 2.8
 
 
 class ScoreTest(NamedTuple):
