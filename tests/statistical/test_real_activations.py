@@ -17,12 +17,15 @@ from stream_interp import offline
 from stream_interp.capture.files import read_activation_file
 from stream_interp.detect.state import LaneState
 from stream_interp.detect.state_codec import dump_state, load_state
+from stream_interp.detect.step import step
 from stream_interp.encode.requests import shape_of
 from stream_interp.evaluation.alarms import Detector, alarms
 from stream_interp.evaluation.requests import Requests, mixed, requests_from
 from stream_interp.offline import Learnt, Replay, learn, replay, requests_of
+from stream_interp.records.alert import Alert, Position
 from stream_interp.records.control import read_projector
 from stream_interp.records.lane import Lane
+from stream_interp.records.window import Window, encode_window
 from stream_interp.settings import DriftSettings
 from tests.statistical.recorded import ENGLISH, MASSIVE, PYTHON, Recorded
 
@@ -48,10 +51,10 @@ def learnt(folder: Path, requests: NDArray[np.int64]) -> Learnt:
     return learn(path, LANE, recorded(), DRIFT, version=1, massive=MASSIVE)
 
 
-def replayed(folder: Path, lane: Learnt, requests: NDArray[np.int64], state: LaneState | None = None) -> Replay:
-    """By `step`, a window a request, from the armed lane or from `state`."""
+def replayed(folder: Path, lane: Learnt, requests: NDArray[np.int64]) -> Replay:
+    """By `step`, a window a request."""
     path = recorded().write(folder / "live.safetensors", requests)
-    return replay(path, state or lane.state, shape_of(LANE, read_projector(lane.projector), MASSIVE), recorded())
+    return replay(path, lane.state, shape_of(LANE, read_projector(lane.projector), MASSIVE), recorded())
 
 
 def encoded(folder: Path, lane: Learnt, requests: NDArray[np.int64]) -> Requests:
@@ -96,21 +99,32 @@ def test_english_is_silent_and_python_opens_an_incident_at_once(tmp_path: Path, 
 
 
 def test_batches_and_restarts_change_no_decision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The windows are the same whatever was encoded beside them; a state that was written and read goes on alike."""
+    """Windows are the same whatever was encoded beside them; a state that was written and read goes on alike."""
     own, live = split(0)
     lane, stream = learnt(tmp_path, own), np.concatenate([live[:20], PYTHON_REQUESTS[:20]])
-    whole = replayed(tmp_path, lane, stream)
-    assert [alert.transition for _, alert in whole.alerts][:1] == ["opened"]
+    path = recorded().write(tmp_path / "live.safetensors", stream)
+    windows = list(requests_of(read_activation_file(path), lane, recorded()))
     for batch in (1, 7):
         monkeypatch.setattr(offline, "BATCH_REQUESTS", batch)
-        again = replayed(tmp_path, lane, stream)
-        assert again.alerts == whole.alerts
-        assert dump_state(again.state) == dump_state(whole.state)
-    for at in (10, 23, 30):
-        before = replayed(tmp_path, lane, stream[:at])
-        after = replayed(tmp_path, lane, stream[at:], load_state(dump_state(before.state)))
-        assert before.alerts + [(at + request, alert) for request, alert in after.alerts] == whole.alerts
-        assert dump_state(after.state) == dump_state(whole.state)
+        again = requests_of(read_activation_file(path), lane, recorded())
+        assert [encode_window(w) for w in again] == [encode_window(w) for w in windows]
+    state, alerts = after(lane.state, windows)
+    assert alerts[0].transition == "opened"
+    for at in (10, 25, 30):  # before Python, before the incident, in it
+        half, before = after(lane.state, windows[:at])
+        resumed, later = after(load_state(dump_state(half)), windows[at:])
+        assert before + later == alerts
+        assert dump_state(resumed) == dump_state(state)
+
+
+def after(state: LaneState, windows: list[Window]) -> tuple[LaneState, list[Alert]]:
+    """The lane after the windows, each at the offset of its cut, and what it told."""
+    alerts: list[Alert] = []
+    for window in windows:
+        result = step(state, window, Position(partition=0, offset=window.header.cut.b), window.header.closed_at_ms)
+        state = result.state
+        alerts += result.alerts
+    return state, alerts
 
 
 @pytest.mark.parametrize(
