@@ -51,6 +51,7 @@ COMMANDS = (
     Row("topics apply", f"{_CLI}.topics:apply", "Create and configure the topics; never deletes."),
     Row("baseline build", f"{_CLI}.baseline:build", "Make a baseline from a file and publish it."),
     Row("baseline list", f"{_CLI}.baseline:list_", "Every version, which is in effect, who made it and why."),
+    Row("baseline show", f"{_CLI}.baseline_show:show", "The card of a baseline: what it can see, and what not."),
     Row("baseline diff", f"{_CLI}.baseline_diff:diff", "What two baselines of a lane disagree on."),
     Row("baseline promote", f"{_CLI}.baseline_orders:promote", "Judge a lane by another of its baselines."),
     Row("baseline rollback", f"{_CLI}.baseline_orders:rollback", "Back to the baseline before."),

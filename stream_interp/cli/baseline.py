@@ -62,7 +62,7 @@ def build(
         source, lane, encoder, settings.drift, version, massive, signed.reason, signed.author, settings.unit
     )
     publish_controls(settings.kafka, [learnt.projector, learnt.baseline])
-    report = {"schema_version": 1, "lane_id": lane.lane_id, **_card(learnt.baseline)}
+    report = {"schema_version": 1, "lane_id": lane.lane_id, **card(learnt.baseline)}
     if json:
         emit_json(report)
     else:
@@ -84,30 +84,31 @@ def list_(
 
     versions = read_versions(load_settings(config, flags(sets, bootstrap=bootstrap)).kafka)
     cards = [
-        {**_card(record), "in_effect": record.manifest.version == versions.in_effect(record.manifest.lane.lane_id)}
+        {**card(record), "in_effect": record.manifest.version == versions.in_effect(record.manifest.lane.lane_id)}
         for record in versions.baselines()
         if model_id in (None, record.manifest.lane.model_id)
     ]
     if json:
         emit_json({"schema_version": 1, "baselines": cards})
     else:
-        emit_table("", COLUMNS, [_row(card) for card in cards])
+        emit_table("", COLUMNS, [_row(made) for made in cards])
 
 
-def _row(card: dict[str, Any]) -> list[object]:
-    from stream_interp.cli.finding import cut
-    from stream_interp.records.envelope import rfc3339
-
-    made = rfc3339(card["version"])
-    effect = "in effect" if card["in_effect"] else None
-    who = f"{cut(card['author']) or 'unknown'} (as claimed)"
-    names = [cut(card["lane"]["model_id"]), cut(card["lane"]["hook_name"]), card["lane_id"]]
-    numbers = [card["requests"], "yes" if card["provisional"] else "no", card["origin"] or None]
-    return [*names, card["version"], effect, made, *numbers, who, cut(card["reason"], 200) or None]
-
-
-def _card(record: Versioned) -> dict[str, Any]:
+def card(record: Versioned) -> dict[str, Any]:
+    """All of it, for machines."""
     header, _ = read_baseline(record)
     lane_id, manifest = header.lane.lane_id, record.manifest
     signed = {"sha256": manifest.sha256, "author": manifest.author, "reason": manifest.reason}
     return {"lane_id": lane_id, **msgspec.to_builtins(header), **signed}
+
+
+def _row(of: dict[str, Any]) -> list[object]:
+    from stream_interp.cli.finding import cut
+    from stream_interp.records.envelope import rfc3339
+
+    made = rfc3339(of["version"])
+    effect = "in effect" if of["in_effect"] else None
+    who = f"{cut(of['author']) or 'unknown'} (as claimed)"
+    names = [cut(of["lane"]["model_id"]), cut(of["lane"]["hook_name"]), of["lane_id"]]
+    numbers = [of["requests"], "yes" if of["provisional"] else "no", of["origin"] or None]
+    return [*names, of["version"], effect, made, *numbers, who, cut(of["reason"], 200) or None]

@@ -32,6 +32,7 @@ EXAMPLES = {
         "--model-id credit-risk --hook hidden"
     ),
     "baseline list": "stream-interp baseline list credit-risk",
+    "baseline show": "stream-interp baseline show credit-risk --features",
     "baseline diff": "stream-interp baseline diff 8c41d0",
     "baseline promote": "stream-interp baseline promote 8c41d0 1785225600000 --reason 'the newer one saw a test run'",
     "baseline rollback": "stream-interp baseline rollback 8c41d0 --reason 'learnt from a bad day'",

@@ -2,7 +2,8 @@
 
 The anchor of a lane is the baseline that an operator approved last, or else its first. Every later one is compared with
 it: a rate or a score has crept where the exact intervals of both baselines lie more than `drift.tolerance` apart, so
-that the noise of two small baselines opens nothing. All intervals of a comparison hold with probability 1 − DELTA.
+that the noise of two small baselines opens nothing. All intervals of a comparison hold with probability 1 − DELTA;
+those of rates are widened by the design effect where requests depend on each other.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class Anchor:
     """What is kept of a baseline to compare later ones with.
 
     Attributes:
+        widened_by: so many requests tell of a rate what one independent request does.
         unit_tokens: 0 in baselines of before they said so.
         fired: [d_sae] int64, requests in which each feature fired.
         scores: [len(COMPARED_SCORES), len(QUANTILES), 3] lower bound, value and upper bound; NaN where there is none.
@@ -40,6 +42,7 @@ class Anchor:
 
     version: int
     requests: int
+    widened_by: float
     unit_tokens: int
     fired: NDArray[np.int64]
     scores: Floats
@@ -55,7 +58,10 @@ def kept(header: BaselineHeader, arrays: Arrays) -> Anchor:
         for j, q in enumerate(QUANTILES if len(known) else ()):
             low, high = quantile_interval(known, q, alpha)
             scores[i, j] = low, np.quantile(known, q), high
-    return Anchor(header.version, header.requests, header.unit_tokens, arrays["requests_fired"], scores)
+    return Anchor(
+        version=header.version, requests=header.requests, widened_by=header.widened_by, unit_tokens=header.unit_tokens,
+        fired=arrays["requests_fired"], scores=scores,
+    )  # fmt: skip
 
 
 def crept(anchor: Anchor, header: BaselineHeader, arrays: Arrays, tolerance: float) -> BaselineCreep | None:
@@ -79,7 +85,9 @@ def _features(anchor: Anchor, now: Anchor, tolerance: float) -> list[Crept]:
             "the same SAE in both: it was not made for this lane"
         )
     alpha = DELTA / 2 / max(4 * len(now.fired), 1)
-    before, after = (clopper_pearson(of.fired, of.requests, alpha) for of in (anchor, now))
+    before, after = (
+        clopper_pearson(of.fired / of.widened_by, of.requests / of.widened_by, alpha) for of in (anchor, now)
+    )
     ratio = vouched_ratio(before, after)
     order = np.argsort(-ratio, kind="stable")
     return [

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from importlib.metadata import version as version_of
 
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
 from stream_interp.detect import health
+from stream_interp.detect.armed.scores import signed
+from stream_interp.detect.card import sight_of
 from stream_interp.detect.health import HealthSums
 from stream_interp.detect.hours import Hours
 from stream_interp.detect.strata import LearnedStratum, Scores, added, enough, strata_after, with_scores
@@ -19,7 +23,9 @@ from stream_interp.records.lane import Lane
 from stream_interp.records.lengths import BINS, length_bins, percentile
 from stream_interp.records.moments import Moments, unpack_scatter
 from stream_interp.records.window import ERROR_EVERY, FIT, FLOAT32, Window
-from stream_interp.settings import BaselineSettings, UnitSettings
+from stream_interp.settings import BaselineSettings, DriftSettings, UnitSettings
+
+_CODE_VERSION = version_of("stream-interp")  # looking it up reads files
 
 FIT_SHARE = 0.2
 UNIT_PERCENTILE = 0.1
@@ -40,6 +46,8 @@ class Learned:
         scores: of the width of the newest version among the windows.
         mag: [d_sae] float64, Σ mag_sum; None where a version that did not keep it learned some of the requests.
         of_requests, of_tokens: design effects, in calibrate; None where a version learned that kept none.
+        first_ms, last_ms, first_offset, last_offset: of the phase's windows; 0 and -1 where a version kept none.
+        partitions: of the input, one for each of `scores`; fewer where a version learned that kept none.
         lengths, starts: [BINS] int64, requests by counted tokens and by the position of their first.
     """
 
@@ -62,12 +70,17 @@ class Learned:
     hours: Hours = field(default_factory=Hours)
     of_requests: DesignEffect | None = None
     of_tokens: DesignEffect | None = None
+    partitions: tuple[int, ...] = ()
+    first_ms: int = 0
+    last_ms: int = 0
+    first_offset: int = -1
+    last_offset: int = -1
 
 
-def absorb(learned: Learned | None, window: Window, at_ms: int) -> Learned:
-    """One more window of the phase; `at_ms` is the lane's time with it, Unix epoch."""
+def absorb(learned: Learned | None, window: Window, at_ms: int, offset: int) -> Learned:
+    """One more window of the phase; `at_ms` is the lane's time with it, Unix epoch, `offset` where it lies."""
     header, arrays = window.header, window.arrays
-    before = learned or _nothing(window)
+    before = learned or _nothing(window, at_ms, offset)
     ids = arrays["feature_ids"]
     maximum = before.feature_max.copy()
     maximum[ids] = np.maximum(maximum[ids], arrays["request_max"])
@@ -93,10 +106,15 @@ def absorb(learned: Learned | None, window: Window, at_ms: int) -> Learned:
         hours=before.hours.after(window, at_ms),
         of_requests=_with_cluster(before.of_requests, ids, arrays["requests_fired"], header.requests),
         of_tokens=_with_cluster(before.of_tokens, ids, arrays["tokens_fired"], header.tokens),
+        partitions=(*before.partitions, header.cut.partition),
+        first_ms=before.first_ms,
+        last_ms=at_ms,
+        first_offset=before.first_offset,
+        last_offset=offset,
     )
 
 
-def _nothing(window: Window) -> Learned:
+def _nothing(window: Window, at_ms: int, offset: int) -> Learned:
     d_sae, r = window.header.d_sae, len(window.arrays.get("fit_sum", ()))
     return Learned(
         d_in=window.header.d_in, requests=0, tokens=0, too_short=0,
@@ -105,6 +123,7 @@ def _nothing(window: Window) -> Learned:
         fit_n=0, fit_sum=np.zeros(r), fit_scatter=np.zeros((r, r)),
         sums=health.reset(health.of_window(window)), scores=(), mag=np.zeros(d_sae),
         of_requests=_no_clusters(window, CLUSTER_REQUESTS), of_tokens=_no_clusters(window, 1),
+        first_ms=at_ms, first_offset=offset,
     )  # fmt: skip
 
 
@@ -167,17 +186,28 @@ def _whitening(fit: Learned) -> tuple[NDArray[np.float64], NDArray[np.float64], 
     return fit.fit_sum / fit.fit_n, (vectors[:, kept] / np.sqrt(values[kept])).T, shrinkage
 
 
-def stationary(calibration: Learned) -> bool:
-    """Whether the calibration scores look like one distribution in their order (`drift.stationarity`)."""
-    scores = np.concatenate(calibration.scores)
-    logs = np.array([stationarity.log_martingale(column) for column in scores.T])
-    return bool(np.mean(np.exp(np.minimum(logs, 100.0))) < stationarity.REFUSED)
+def stationary(calibration: Learned, tolerance: float) -> float | None:
+    """The p of the calibration scores for one distribution in their order; None where it is refused.
+
+    A change within tolerance is none: the tests will allow it, too.
+    """
+    first = signed(next(scores for scores in calibration.scores if len(scores)))
+    known = ~np.isnan(first).all(axis=0)  # a score that came with an update half-way is no change of the requests
+    scores = signed(np.concatenate(calibration.scores))[:, known]
+    found = stationarity.change(scores, _producers(calibration))
+    return None if found.p <= stationarity.REFUSED and found.ratio > tolerance else found.p
+
+
+def _producers(calibration: Learned) -> NDArray[np.int64]:
+    """[requests] the input partition of each; one for all that a version learned which did not keep them."""
+    known, sizes = list(calibration.partitions), [len(scores) for scores in calibration.scores]
+    return np.repeat([-1] * (len(sizes) - len(known)) + known, sizes).astype(np.int64)
 
 
 def make_baseline(
-    calibration: Learned, lane: Lane, version: int, projector: ProjectorHeader, author: str = "detect"
+    calibration: Learned, lane: Lane, version: int, projector: ProjectorHeader, drift: DriftSettings, p: float
 ) -> Versioned:
-    """The frozen baseline that ends *calibrate*."""
+    """The frozen baseline that ends *calibrate*; p of `stationary`."""
     values = health.scalars(calibration.sums, with_sae=projector.d_sae > 0)
     strata, effect = enough(calibration.strata), _estimated(calibration.of_requests)
     header = BaselineHeader(
@@ -188,7 +218,10 @@ def make_baseline(
         massive_share=values["massive_share"] or 0.0, compute_dtype=projector.compute_dtype,
         design_effect=_known(effect.deff), dependent=effect.dependent,
         design_effect_of_tokens=_known(_estimated(calibration.of_tokens).deff),
-        unit_tokens=projector.unit_tokens, strata={name: learned.requests for name, learned in strata.items()},
+        unit_tokens=projector.unit_tokens, stationary_p=p,
+        first_closed_at_ms=calibration.first_ms, last_closed_at_ms=calibration.last_ms,
+        first_offset=calibration.first_offset, last_offset=calibration.last_offset, code_version=_CODE_VERSION,
+        strata={name: learned.requests for name, learned in strata.items()},
     )  # fmt: skip
     arrays: Arrays = {
         "requests_fired": calibration.fired,
@@ -201,7 +234,8 @@ def make_baseline(
         arrays["mag_sum"] = calibration.mag
     for name, learned in strata.items():
         arrays |= learned.frozen(name)
-    return make_control("baseline", header, arrays, author, f"calibration of {calibration.requests} requests")
+    header = structs.replace(header, sight=sight_of(header, arrays, drift))
+    return make_control("baseline", header, arrays, "detect", f"calibration of {calibration.requests} requests")
 
 
 def _estimated(effect: DesignEffect | None) -> design_effect.Estimate:

@@ -184,7 +184,7 @@ def _not_counted(state: LaneState, reason: str, requests: int) -> LaneState:
 
 
 def _learn(state: LaneState, window: Window) -> StepResult:
-    learned = learning.absorb(state.learned, window, state.closed_at_ms)
+    learned = learning.absorb(state.learned, window, state.closed_at_ms, state.position.offset)
     state = replace(state, learned=learned, requests=learned.requests)
     fit_requests = max(1, int(state.settings.baseline_requests * learning.FIT_SHARE))
     wanted = fit_requests if state.phase == "fit" else state.settings.baseline_requests - fit_requests
@@ -205,12 +205,13 @@ def end_phase(state: LaneState) -> StepResult:
 
 def _freeze(state: LaneState, learned: learning.Learned) -> StepResult:
     assert state.projector is not None
-    if not learning.stationary(learned):
+    p = learning.stationary(learned, state.settings.drift.tolerance)
+    if p is None:
         refused = replace(state, phase="refused", learned=None)
         alert = lane_alert(refused, "integrity_error", "critical", state.closed_at_ms, NOT_STATIONARY)
         return StepResult(refused, (alert,))
     version = max(state.closed_at_ms, state.projector.version)
-    record = learning.make_baseline(learned, state.lane, version, state.projector)
+    record = learning.make_baseline(learned, state.lane, version, state.projector, state.settings.drift, p)
     after, alerts = rebaselined(state, Baseline(*read_baseline(record)), state.closed_at_ms)
     return StepResult(after, alerts, (record,))
 

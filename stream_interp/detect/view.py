@@ -129,6 +129,7 @@ def _baseline_card(state: LaneState) -> BaselineCard | None:
         provisional=header.provisional,
         design_effect=header.design_effect,
         dependent=header.dependent,
+        stationary_p=header.stationary_p,
         anchor=state.anchor.version if state.anchor else header.version,
     )
 

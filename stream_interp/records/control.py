@@ -75,6 +75,16 @@ class ProjectorHeader(Struct, frozen=True, kw_only=True):
     compute_dtype: DtypeName = FLOAT32  # what the SAE multiplies in, as ENCODE proposed first
 
 
+class Sight(Struct, frozen=True, kw_only=True):
+    """What a baseline can see and what it cannot, by the tests of rates that were armed with it first."""
+
+    features_armed: int  # in one direction at least
+    features_rare: int  # fired in too few requests: tested for firing more often, and for nothing else
+    features_not_covered: int  # of which no change of up to 64-fold would be seen within sla_requests
+    sla_requests: int
+    detectable_ratio: dict[str, float | None]  # by quantile over features, within sla_requests; None: more than 64
+
+
 class BaselineHeader(Struct, frozen=True, kw_only=True):
     """What DETECT tests against, frozen.
 
@@ -100,11 +110,23 @@ class BaselineHeader(Struct, frozen=True, kw_only=True):
     massive_share: float
     compute_dtype: DtypeName = FLOAT32  # its projector's
     unit_tokens: int = 0  # its projector's; 0: of before it was kept here
+    stationary_p: float | None = None  # for one distribution in its requests' order; None: of before it was kept
+    first_closed_at_ms: int = 0  # the calibration's windows: their times, Unix epoch, and offsets; of a file made up
+    last_closed_at_ms: int = 0
+    first_offset: int = -1
+    last_offset: int = -1
+    code_version: str = ""  # of the DETECT that counted it
+    sight: Sight | None = None
     origin: int = 0  # the version that was promoted; 0: this one was learnt
     design_effect: float | None = None  # of requests, 1 where they are independent; None: not known (`drift`)
     design_effect_of_tokens: float | None = None
     dependent: bool = False  # beyond chance: intervals were widened, and alarms may be more than the budget
     strata: dict[str, int] = field(default_factory=dict)  # requests of each stratum that has enough, beside the unit
+
+    @property
+    def widened_by(self) -> float:
+        """So many of its requests tell of a rate what one independent request does."""
+        return max(self.design_effect or 1.0, 1.0) if self.dependent else 1.0
 
 
 class Order(Struct, frozen=True, kw_only=True):

@@ -56,6 +56,7 @@ class BaselineCard(Struct, frozen=True, kw_only=True):
     provisional: bool
     design_effect: float | None = None  # of its requests; None: not known
     dependent: bool = False  # they are not independent, so that alarms may be more than the budget
+    stationary_p: float | None = None  # for one distribution in its requests' order; doubtful at 0.05 or below
     anchor: int = 0  # version of the baseline that later ones are compared with; 0: of before there were anchors
 
 

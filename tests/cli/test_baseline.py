@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from msgspec import structs
 
+from stream_interp.cli.baseline import card
 from stream_interp.cli.baseline_diff import compare, moved_features
+from stream_interp.cli.baseline_show import rows
 from stream_interp.cli.versions import Versions
+from stream_interp.detect.card import rare_features
 from stream_interp.errors import IntegrityError, UsageError
 from stream_interp.records.control import Versioned, make_control, read_baseline
 from stream_interp.records.status import BaselineCard
@@ -109,3 +112,43 @@ def test_a_comparison_has_both_cards_and_medians_without_nan():
     assert report["before"]["version"] == header.version
     assert all(after is None for _, after in report["score_medians"].values())
     assert report["features_moved"] == 0
+
+
+def shown(record):
+    return "\n".join(f"{name}: {value}" for name, value in rows(record, read_baseline(record)[0]))
+
+
+def test_the_card_says_what_it_was_counted_from_and_what_it_cannot_see():
+    text = shown(BASELINE)
+    assert LANE.sae_fingerprint in text
+    assert f"model revision: {LANE.model_revision}" in text
+    assert BASELINE.manifest.sha256 in text
+    assert "requests: 3 counted, 0 too short; provisional" in text
+    assert "offsets 17 to 39" in text
+    assert "50% of features: 5 or less; 90% of features: none up to 64" in text
+    assert (
+        "not covered: 8 features, which fired in fewer than 10 requests: they are tested only for firing more often"
+        in text
+    )
+    assert "p = 0.410" in text
+    assert "doubtful" not in text
+    whole = card(BASELINE)
+    assert (whole["sight"]["features_rare"], whole["code_version"]) == (8, "0.1.0")
+
+
+def test_a_doubtful_baseline_is_marked_and_one_of_before_says_nothing():
+    header, arrays = read_baseline(BASELINE)
+    doubtful = structs.replace(header, stationary_p=0.02, design_effect=1.7, dependent=True)
+    text = shown(make_control("baseline", doubtful, arrays, "ada", "why"))
+    assert "p = 0.020: doubtful" in text
+    assert "1.70: its requests are not independent" in text
+    old = structs.replace(
+        header, stationary_p=None, sight=None, first_closed_at_ms=0, code_version="", unit_tokens=0, strata={}
+    )
+    text = shown(make_control("baseline", old, arrays, "ada", "why"))
+    assert "one distribution: None" in text
+    assert "sees: " not in text
+
+
+def test_the_rare_features_are_those_with_fewer_firings_than_are_tested_both_ways():
+    assert rare_features({"requests_fired": np.array([0, 9, 10, 500])}) == [0, 1]

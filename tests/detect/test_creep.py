@@ -149,6 +149,14 @@ def test_a_score_that_was_zero_can_be_told() -> None:
     assert all(np.isfinite(part.at_least) for part in creep.moved)
 
 
+def test_dependent_requests_vouch_for_less() -> None:
+    rng = np.random.default_rng(8)
+    before, after = drawn(rng, 1, 1_200, np.full(9, 0.3)), drawn(rng, 2, 1_200, np.full(9, 0.5))
+    assert compared(before, after)
+    dependent = structs.replace(after.header, design_effect=8.0, dependent=True)
+    assert not compared(before, replace(after, header=dependent))
+
+
 # A lane that was made to learn a shift.
 
 SHIFT = 1.5

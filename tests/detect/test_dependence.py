@@ -29,7 +29,7 @@ def calibrated(rng: np.random.Generator, busy: float, sojourn: int, windows: int
         made.arrays["request_max"] = np.ones(len(made.arrays["feature_ids"]), np.float32)
         made.arrays["length_histogram"] = np.zeros(BINS, np.int64)
         made.arrays["x_sum"] = np.zeros(1)
-        learned = learning.absorb(learned, made, at_ms=1)
+        learned = learning.absorb(learned, made, at_ms=1, offset=1)
     assert learned is not None
     return learned
 
@@ -37,7 +37,7 @@ def calibrated(rng: np.random.Generator, busy: float, sojourn: int, windows: int
 @pytest.mark.parametrize("seed", range(3))
 def test_independent_requests_have_a_design_effect_of_about_1(seed: int) -> None:
     learned = calibrated(np.random.default_rng(seed), busy=1.0, sojourn=1)
-    header, _ = read_baseline(learning.make_baseline(learned, LANE, 2, PROJECTOR))
+    header, _ = read_baseline(learning.make_baseline(learned, LANE, 2, PROJECTOR, DRIFT, 1.0))
     assert header.design_effect == pytest.approx(1.0, abs=0.2)
     assert not header.dependent
     assert header.design_effect_of_tokens is not None
@@ -45,7 +45,7 @@ def test_independent_requests_have_a_design_effect_of_about_1(seed: int) -> None
 
 def test_requests_that_come_in_phases_are_marked_and_their_intervals_are_wider() -> None:
     learned = calibrated(np.random.default_rng(5), busy=1.6, sojourn=4)
-    header, arrays = read_baseline(learning.make_baseline(learned, LANE, 2, PROJECTOR))
+    header, arrays = read_baseline(learning.make_baseline(learned, LANE, 2, PROJECTOR, DRIFT, 1.0))
     assert header.dependent
     assert header.design_effect is not None
     assert header.design_effect > 2

@@ -239,11 +239,11 @@ def test_hours_add_up_what_their_windows_have() -> None:
     windows, learned = calibrated(LANE_LEARNT)[:30], None
     hour_ms = 3_600_000
     for k, window in enumerate(windows):
-        learned = absorb(learned, window, at_ms=k * 9 * hour_ms)
+        learned = absorb(learned, window, at_ms=k * 9 * hour_ms, offset=k)
     assert learned is not None
     projector = LANE_LEARNT.state.projector
     assert projector is not None
-    _, arrays = read_baseline(make_baseline(learned, LANE, projector.version + 1, projector))
+    _, arrays = read_baseline(make_baseline(learned, LANE, projector.version + 1, projector, DriftSettings(), 1.0))
     for hour in range(HOURS):
         own = [w for k, w in enumerate(windows) if (k * 9 + 3 * 24) % HOURS == hour]
         assert arrays["hour_requests"][hour] == sum(w.header.requests for w in own)
@@ -265,4 +265,4 @@ def test_lanes_with_strata_hold_what_is_printed() -> None:
 def test_absurd_claims_of_a_window_enter_no_count() -> None:
     window = calibrated(LANE_LEARNT)[0]
     lying = replace(window, header=structs.replace(window.header, requests=10**30))
-    assert absorb(None, lying, 0).hours.requests.sum() == window.header.requests
+    assert absorb(None, lying, 0, 0).hours.requests.sum() == window.header.requests

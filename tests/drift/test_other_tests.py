@@ -1,4 +1,4 @@
-"""Recovery, stationarity of a baseline, and river's second opinions."""
+"""Recovery, and river's second opinions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from river.drift import ADWIN, PageHinkley
 
-from stream_interp.drift import esr, recovery, second_opinions, stationarity
+from stream_interp.drift import esr, recovery, second_opinions
 
 
 def _recovery(p: float, rate: float, ticks: int, streams: int, n: int = 8) -> np.ndarray:
@@ -26,23 +26,6 @@ def test_a_rate_still_outside_rarely_passes_for_recovered() -> None:
 
 def test_a_rate_back_inside_is_recognised() -> None:
     assert (_recovery(p=0.1, rate=0.02, ticks=300, streams=200) >= recovery.RECOVERED).mean() > 0.99
-
-
-@pytest.mark.statistical
-def test_an_exchangeable_baseline_is_rarely_refused() -> None:
-    rng = np.random.default_rng(6)
-    logs = np.array([stationarity.log_martingale(rng.standard_normal(300)) for _ in range(400)])
-    assert (np.exp(logs) >= stationarity.REFUSED).mean() <= 1 / stationarity.REFUSED
-
-
-def test_a_baseline_that_shifts_half_way_is_refused() -> None:
-    rng = np.random.default_rng(7)
-    scores = np.concatenate([rng.standard_normal(400), rng.normal(1.0, 1.0, 400)])
-    assert stationarity.log_martingale(scores) > np.log(stationarity.REFUSED)
-
-
-def test_missing_scores_are_passed_over() -> None:
-    assert stationarity.log_martingale(np.full(50, np.nan)) == 0.0
 
 
 def test_second_opinions_equal_river_after_every_save_and_restore() -> None:

@@ -27,6 +27,7 @@ from stream_interp.records.control import (
     Marker,
     Order,
     ProjectorHeader,
+    Sight,
     encode_control,
     make_control,
     make_order,
@@ -185,7 +186,11 @@ BASELINE = make_control(
     BaselineHeader(
         lane=LANE, version=AT_MS, projector_version=AT_MS - 1, requests=REQUESTS, fit_requests=2_000, tokens=50,
         too_short=0, provisional=True, explained_variance=0.82, l0=1.7, norm=2.0, massive_share=0.0,
-        compute_dtype="bfloat16", strata={"short": 2},
+        compute_dtype="bfloat16", strata={"short": 2}, unit_tokens=5, stationary_p=0.41,
+        first_closed_at_ms=AT_MS - 900_000, last_closed_at_ms=AT_MS, first_offset=17, last_offset=39,
+        code_version="0.1.0",
+        sight=Sight(features_armed=6, features_rare=8, features_not_covered=2, sla_requests=10_000,
+                    detectable_ratio={"0.5": 5.0, "0.9": None}),
     ),
     {
         "requests_fired": np.arange(D_SAE, dtype=np.int64) % REQUESTS,

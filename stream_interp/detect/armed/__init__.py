@@ -130,7 +130,7 @@ def build(baseline: BaselineHeader, arrays: Arrays, settings: DriftSettings) -> 
     Of a baseline of before there were magnitude tests, nor are there means: its shares stay as they were frozen.
     """
     requests = {UNIT: baseline.requests, **baseline.strata}
-    delta, deff = DELTA / len(requests), max(baseline.design_effect or 1.0, 1.0) if baseline.dependent else 1.0
+    delta, deff = DELTA / len(requests), baseline.widened_by
     strata = {name: stratum_tests(n, _own(arrays, name), delta, settings, deff) for name, n in requests.items()}
     unit = strata[UNIT]
     of_means: dict[Direction, MeanTests] = {}

@@ -98,6 +98,13 @@ def build(scores: NDArray[np.float32], alpha: float, with_sae: bool) -> Exceedan
     return exceedance.build(scores, columns, alpha, allotment(len(names)).weights)
 
 
+def signed(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[n, tests] of scores [n, S]: of each test its score, negative where it looks for less of it."""
+    names = SCORES[: scores.shape[1]]
+    tests = [test for test in SCORE_TESTS if test.score in names]
+    return np.column_stack([scores[:, names.index(t.score)] * (1 if t.direction == "up" else -1) for t in tests])
+
+
 def medians(scores: NDArray[np.float32]) -> dict[str, float]:
     """Of each score that is there."""
     names = SCORES[: scores.shape[1]]
