@@ -32,13 +32,19 @@ def feature_drifts(state: LaneState, incident: Incident, top: int | None = TOP_F
 
 
 def largest_effects(state: LaneState, incident: Incident) -> list[FeatureDrift]:
-    """Of all listed features those that moved most, whatever the evidence: what is listed has enough of it."""
+    """Of all listed features those that moved most, whatever the evidence: what is listed has enough of it.
+
+    Each once, by the measure of it that moved most.
+    """
     ranked = list[tuple[float, FeatureDrift]]()
     for of, listed in _of_features(incident):
         effects = _effects(state, of, listed)
         rows = np.argsort(-effects, kind="stable")[:TOP_EFFECTS]
         ranked += zip(effects[rows].tolist(), _drifts(state, of, listed, rows), strict=True)
-    return [drift for _, drift in sorted(ranked, key=lambda pair: -pair[0])[:TOP_EFFECTS]]
+    largest = dict[int, FeatureDrift]()
+    for _, drift in sorted(ranked, key=lambda pair: -pair[0]):
+        largest.setdefault(drift.feature, drift)
+    return list(largest.values())[:TOP_EFFECTS]
 
 
 def _of_features(incident: Incident) -> list[tuple[Of, Listed]]:

@@ -277,6 +277,7 @@ def test_features_by_effect_are_those_that_moved_most_of_all_listed(armed: list[
 
     assert len(by_effect) == TOP_EFFECTS < len(everything)
     assert all(drift in everything for drift in by_effect)
+    assert len({drift.feature for drift in by_effect}) == TOP_EFFECTS
     rates = [drift for drift in everything if drift.measure == "rate"]
     assert by_effect[0].measure != "rate" or by_effect[0] == max(rates, key=moved)
     assert moved(by_effect[0]) >= moved(by_effect[-1]) - 0.05
