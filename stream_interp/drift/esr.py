@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Direction = Literal["up", "down"]
 
-# The mixture, equal weights: log-spaced, and denser at the bottom, where a component that fits badly costs most. No delay
-# of `python -m tests.bench.delay oracle` is over 1.25 of the oracle's; with geomspace(1.5, 64, 8) one is 1.27.
+# The mixture, equal weights: log-spaced, and denser at the bottom, where a component that fits badly costs most.
+# No delay in `python -m tests.bench.delay oracle` is over 1.25 of the oracle's; of geomspace(1.5, 64, 8) one is 1.27.
 ODDS_RATIOS: Floats = np.array([1.45, 1.75, 2.8, 4.8, 9.0, 17.0, 33.0, 64.0])
 CEILING = 1e250
 _LOG_CEILING = float(np.log(CEILING))
