@@ -221,8 +221,9 @@ def _change_estimate(tests: Tests, found: Crossings, request: int) -> int:
     evidence = found.tick.evidence
     if len(found.scores[UNIT]):
         cells = evidence.unit.scores.n_since.reshape(tests.unit.scores.thresholds.shape)
-        rows = found.scores[UNIT]
-        return request - int(cells[rows[np.argmax(found.tick.scores[UNIT].peak[rows])]].max())
+        rows, peaks = found.scores[UNIT], found.tick.scores[UNIT]
+        strongest = rows[np.argmax(peaks.peak[rows])]
+        return request - int(cells[strongest, np.argmax(peaks.cell_peak[strongest])])
     since = [_lane_requests(tests, of.stratum, evidence.strata[of.stratum].features[of.kind].n_since[index])
              for of, index in _named(found, tests).items()]  # fmt: skip
     for stratum, rows in found.scores.items():

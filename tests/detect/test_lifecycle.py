@@ -93,7 +93,7 @@ def test_an_ack_outlives_a_hundred_transitions_and_a_kill(bench: Bench) -> None:
     assert card is not None
     assert card.ack == ack
     assert [a.kind for a in annotations(bench)] == ["ack"]  # told once, over the kill and the restart
-    found = ids(transitions(bench))
+    found = ids([a for a in transitions(bench) if not a.after_alarm])  # that job is no part of the log, and may repeat
     assert len(found) == len(set(found)) >= 101
     assert set(found) == {event for told in pure_replay(bench).values() for event in ids(told.alerts)}
 

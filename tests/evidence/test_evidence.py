@@ -122,7 +122,7 @@ def test_a_pack_after_fifty_checkpoints_and_a_crash(bench: Bench, capsys: pytest
         until(lambda: generations(bench)[0] >= at_opening + 50, worker)
         until(lambda: bench.alerts()[-1].transition == "resolved", worker)
         worker.kill()
-    told = [alert.event_id for alert in bench.alerts()]
+    told = [a.event_id for a in bench.alerts() if not a.after_alarm]  # what that job adds is no decision
     assert len(told) == len(set(told)) >= 2
     incident, folder = opened(bench)[0].incident_id, bench.folder / "pack"
 
