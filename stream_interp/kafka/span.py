@@ -22,7 +22,7 @@ class SpanReader:
 
     def __init__(self, kafka: KafkaSettings, topic: str) -> None:
         self._faults, self._address, self._topic = Faults(), client.address(kafka), kafka.topic_prefix + topic
-        self._config = client.consumer_config(kafka, "span", offset_reset="earliest", on_error=self._faults)
+        self._config = client.consumer_config(kafka, "range", offset_reset="earliest", on_error=self._faults)
         self._consumer: Consumer | None = None
 
     def seek(self, partition: int, offset: int) -> None:

@@ -278,7 +278,7 @@ def test_a_way_is_made_once_and_shared_by_lanes(folder, sae, monkeypatch):
 
 def projector_of(window: Window, compute_dtype: str, version: int = 5):
     """As DETECT would make it of the window, but bound to this dtype."""
-    made = make_projector(absorb(None, window, 0), window.header.lane, version, UnitSettings())
+    made = make_projector(absorb(None, window, at_ms=0, offset=0), window.header.lane, version, UnitSettings())
     header, arrays = read_projector(made)
     return structs.replace(header, compute_dtype=compute_dtype), arrays
 

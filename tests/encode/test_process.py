@@ -160,7 +160,9 @@ def test_projectors_bind_lanes_and_a_lane_bound_to_what_is_not_known_here_is_lef
     fits = {w.header.lane.hook_name: w for w in bench.windows()}
     for hook, dtype in zip(HOOKS, ("bfloat16", "float8"), strict=False):
         fit = fits[hook]
-        header, arrays = read_projector(make_projector(absorb(None, fit, 0), fit.header.lane, 5, UnitSettings()))
+        header, arrays = read_projector(
+            make_projector(absorb(None, fit, at_ms=0, offset=0), fit.header.lane, 5, UnitSettings())
+        )
         bound = make_control("projector", structs.replace(header, compute_dtype=dtype), arrays, "test", "")
         bench.produce("interp.control", encode_control(bound))
     more = snapshots(20, seed=12, name="s")

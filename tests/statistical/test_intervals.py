@@ -47,9 +47,11 @@ def test_the_exceedance_bound_holds_for_each_rank(ties: str) -> None:
     """P(a new score exceeds the threshold), known exactly, against the bound; counts tie all the time."""
     rng, n = np.random.default_rng(2), 750
     scores = rng.standard_normal((n, DRAWS)) if ties == "none" else rng.poisson(6.0, (n, DRAWS))
-    tests = exceedance.build(scores.astype(np.float32), [(draw, 1) for draw in range(DRAWS)], ALPHA)
+    columns, shares = [(draw, 1) for draw in range(DRAWS)], np.array(exceedance.EVEN) / sum(exceedance.EVEN)
+    together = ALPHA * DRAWS / shares[0]  # so that each threshold has ALPHA
+    tests = exceedance.build(scores.astype(np.float32), columns, together, exceedance.EVEN)
     exceed = norm.sf(tests.thresholds) if ties == "none" else poisson.sf(np.floor(tests.thresholds), 6.0)
     for rank, k in enumerate(exceedance.RANKS):
-        assert tests.null_rates[0, rank] == exceedance_bound(k, n, ALPHA)
+        assert tests.null_rates[0, rank] == pytest.approx(exceedance_bound(k, n, ALPHA))
         assert may_be(exceed[:, rank] > tests.null_rates[:, rank], ALPHA), k
         assert not may_be(exceed[:, rank] > k / n, ALPHA), k  # negative control: the calibration set's own share
