@@ -13,8 +13,8 @@ from msgspec import structs
 from stream_interp.capture.files import ActivationFile, FileRequest, read_activation_file
 from stream_interp.detect import health
 from stream_interp.detect.alerts import feature_drifts
+from stream_interp.detect.crossings import parse
 from stream_interp.detect.health import HealthSums
-from stream_interp.detect.incident import parse
 from stream_interp.detect.learning import FIT_SHARE
 from stream_interp.detect.listed import SCORES_KIND
 from stream_interp.detect.state import DetectSettings, LaneState
@@ -80,7 +80,7 @@ class Replay:
 
 
 def learn(
-    path: Path,
+    source: Path | ActivationFile,
     lane: Lane,
     sae: Encoder | None,
     drift: DriftSettings,
@@ -95,6 +95,7 @@ def learn(
     Requests below unit_tokens are in neither: the baseline rests on as many as count.
 
     Args:
+        source: a file, or a part of one that is open.
         version: of projector and baseline, Unix epoch ms.
         reason: for those who read the baseline later.
         author: who made it, as claimed.
@@ -104,21 +105,7 @@ def learn(
         UsageError: the file is too small, of another width than the SAE, holds values that are not finite, or its
             requests are not one distribution.
     """
-    return learn_file(read_activation_file(path), lane, sae, drift, version, massive, reason, author, unit)
-
-
-def learn_file(
-    file: ActivationFile,
-    lane: Lane,
-    sae: Encoder | None,
-    drift: DriftSettings,
-    version: int,
-    massive: str = "share",
-    reason: str = "",
-    author: str = AUTHOR,
-    unit: UnitSettings = DEFAULT_UNIT,
-) -> Learnt:
-    """As `learn`, from an open file or a part of one."""
+    file = source if isinstance(source, ActivationFile) else read_activation_file(source)
     path = file.path
     if file.requests < MIN_BASELINE_REQUESTS:
         raise UsageError(f"{path}: {file.requests} requests; a baseline needs at least {MIN_BASELINE_REQUESTS}")

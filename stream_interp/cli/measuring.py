@@ -63,7 +63,7 @@ def learn(file: Path, sae: Path, window: int, config: Path | None, sets: list[st
     hook = encoder.config.hook_name or "file"
     lane = Lane(model_id="measured", hook_name=hook, sae_fingerprint=encoder.fingerprint)
     version = time.time_ns() // 1_000_000
-    learnt = offline.learn_file(first, lane, encoder, settings.drift, version, unit=settings.unit)
+    learnt = offline.learn(first, lane, encoder, settings.drift, version, unit=settings.unit)
     assert learnt.state.tests is not None
     detector = Detector(learnt.state.tests, settings.drift.requests_per_week, window)
     null = encoded(held_out, learnt, encoder, offline.MIN_HELD_OUT_REQUESTS)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_interp.detect.armed import StratumTests
 from stream_interp.detect.armed.features import RATES, FeatureEvidence, Kind
 from stream_interp.detect.armed.scores import SCORE_TESTS, median
 from stream_interp.detect.armed.traffic import shifts
 from stream_interp.detect.cause import cause_of
-from stream_interp.detect.incident import Incident, Of, parse
+from stream_interp.detect.crossings import Of, parse
+from stream_interp.detect.incident import Incident
 from stream_interp.detect.listed import SCORES_KIND, Listed
-from stream_interp.detect.state import LaneState
+from stream_interp.detect.state import LaneState, no_scores
 from stream_interp.drift.esr import Floats
 from stream_interp.records.alert import Alert, FeatureDrift, ScoreDrift, Severity, TrafficShift, Transition, event_id
 from stream_interp.records.lane import Lane, digest
-from stream_interp.records.window import SCORES
+from stream_interp.records.window import SCORES, UNIT
 
 TRAFFIC_MIX, BASELINE_CREEP = "traffic_mix", "baseline_creep"
 TOP_FEATURES = 20  # listed in alerts and status; the incident itself keeps all
@@ -77,7 +77,7 @@ def _drifts(state: LaneState, of: Of, listed: Listed, rows: NDArray[np.int64]) -
     drifts = []
     for row in rows:
         feature = int(listed.index[row])
-        baseline, (rate_now, since) = float(rates[feature]), _rate_now(of_rates, own, feature)
+        baseline, (rate_now, since) = float(rates[feature]), _rate_now(of_rates, rates, feature)
         magnitude = listed.x_now[row] / listed.n_now[row] if kind.measure != "rate" and listed.n_now[row] else None
         now, before = rate_now if kind.measure == "rate" else magnitude, float(level[feature])
         is_new = kind.measure == "rate" and baseline == 0
@@ -97,20 +97,20 @@ def _drifts(state: LaneState, of: Of, listed: Listed, rows: NDArray[np.int64]) -
     return drifts
 
 
-def _rate_now(evidence: FeatureEvidence, own: StratumTests, feature: int) -> tuple[float, int]:
+def _rate_now(evidence: FeatureEvidence, baseline: Floats, feature: int) -> tuple[float, int]:
     """The rate since the evidence began, and of how many requests; the baseline's where nothing speaks for a change."""
     since = int(evidence.n_since[feature])
     fired = float(evidence.x_since[feature])
-    return (fired / since if since else float(own.level(RATES[0])[feature])), since
+    return (fired / since if since else float(baseline[feature])), since
 
 
 def _change_request(state: LaneState, of: Of, listed: Listed, row: int) -> int:
     """Where the evidence began, as it stands now; not after the detection."""
     assert state.tests is not None
     assert state.evidence is not None
-    since = int(state.evidence.strata[of.stratum].features[of.kind].n_since[listed.index[row]])
-    lane = since * state.tests.unit.requests / max(state.tests.strata[of.stratum].requests, 1)
-    return max(0, min(int(listed.request[row]), state.requests - round(lane)))
+    since = state.evidence.strata[of.stratum].features[of.kind].n_since[listed.index[row]]
+    lane = round(float(state.tests.lane_requests(of.stratum, since)))
+    return max(0, min(int(listed.request[row]), state.requests - lane))
 
 
 def _share(state: LaneState, a_weeks: float) -> float:
@@ -119,7 +119,7 @@ def _share(state: LaneState, a_weeks: float) -> float:
 
 
 def score_drifts(state: LaneState, incident: Incident) -> list[ScoreDrift]:
-    """The listed scores; what is now is of the latest requests."""
+    """The listed scores; what is now is of the latest requests, and of their unit: of other strata it is not kept."""
     assert state.tests is not None
     drifts = []
     for name, listed in incident.listed.items():
@@ -129,7 +129,7 @@ def score_drifts(state: LaneState, incident: Incident) -> list[ScoreDrift]:
         a_weeks = state.tests.score_thresholds(stratum)
         for row, k in enumerate(listed.index):
             test = SCORE_TESTS[k]
-            now = state.recent_scores[:, SCORES.index(test.score)]
+            now = state.recent_scores[:, SCORES.index(test.score)] if stratum == UNIT else no_scores()
             drifts.append(
                 ScoreDrift(
                     score=test.score, direction=test.direction, group=test.group, log_e=float(listed.log_e[row]),

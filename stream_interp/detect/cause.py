@@ -23,7 +23,8 @@ import numpy as np
 from stream_interp.detect import health, witness
 from stream_interp.detect.armed import Tests, traffic
 from stream_interp.detect.armed.scores import SCORE_TESTS
-from stream_interp.detect.incident import Crossings, Incident, parse
+from stream_interp.detect.crossings import Crossings, parse
+from stream_interp.detect.incident import Incident
 from stream_interp.detect.listed import SCORES_KIND
 from stream_interp.detect.state import LOST, LaneState
 from stream_interp.detect.witness import CHANCE, MIN_WINDOWS, Witness

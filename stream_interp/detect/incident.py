@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_interp.detect.armed import Tests, Tick, means
-from stream_interp.detect.armed.features import RATES, seen_in
+from stream_interp.detect.armed import Tests
+from stream_interp.detect.armed.features import seen_in
 from stream_interp.detect.armed.scores import SCORE_TESTS
+from stream_interp.detect.crossings import Crossings, Of, named_features, parse
 from stream_interp.detect.listed import (
     SCORES_KIND,
     Listed,
@@ -22,30 +22,12 @@ from stream_interp.detect.listed import (
 )
 from stream_interp.detect.witness import Witness
 from stream_interp.drift import recovery
-from stream_interp.drift.ebh import e_d_bh
 from stream_interp.drift.esr import Floats
 from stream_interp.records.alert import Group, Position
 from stream_interp.records.window import SCORES, UNIT, Window, stratum_of, widened
 
 CRITICAL_FACTOR = 20.0  # one test at 20·A makes an incident critical
 _LEAST = 1e-300  # weeks; of a statistic of 0 there is no log
-
-
-class Of(NamedTuple):
-    """Which tests: a kind of feature tests, or the scores, of a stratum."""
-
-    stratum: str
-    kind: str
-
-    def __str__(self) -> str:
-        """As states name it."""
-        return f"{self.stratum}/{self.kind}"
-
-
-def parse(name: str) -> Of:
-    """What `str` of it said."""
-    stratum, _, kind = name.partition("/")
-    return Of(stratum, kind)
 
 
 @dataclass(frozen=True)
@@ -86,48 +68,6 @@ class Incident:
         return {int(k) for name, of in self.listed.items() if parse(name).kind == SCORES_KIND for k in of.index}
 
 
-@dataclass(frozen=True)
-class Crossings:
-    """The tests that are at or over A after a window, and the largest statistic in units of A.
-
-    Attributes:
-        features: indices, by tests.
-        means: rows of MeanTests, by direction.
-        scores: rows of SCORE_TESTS, by stratum.
-    """
-
-    tick: Tick
-    features: dict[Of, NDArray[np.int64]]
-    means: dict[str, NDArray[np.int64]]
-    scores: dict[str, NDArray[np.int64]]
-    groups: frozenset[Group]
-    largest_over_a: float
-
-
-def crossings(tests: Tests, tick: Tick) -> Crossings:
-    """Which tests have crossed."""
-    groups, largest = set[Group](), [0.0]
-    features, of_means, scores = (
-        dict[Of, NDArray[np.int64]](),
-        dict[str, NDArray[np.int64]](),
-        dict[str, NDArray[np.int64]](),
-    )
-    for (stratum, kind), values in tick.features.items():
-        group = tests.strata[stratum].features[kind].kind.group
-        features[Of(stratum, kind)] = np.flatnonzero(values >= tests.a_weeks(group))
-        largest.append(float(values.max(initial=0.0)) / tests.a_weeks(group))
-        groups |= {group} if len(features[Of(stratum, kind)]) else set()
-    for direction, values in tick.means.items():
-        of_means[direction] = np.flatnonzero(values >= tests.a_weeks("means"))
-        largest.append(float(values.max(initial=0.0)) / tests.a_weeks("means"))
-        groups |= {"means"} if len(of_means[direction]) else set()
-    for stratum, peaks in tick.scores.items():
-        scores[stratum] = np.flatnonzero(peaks.first_over)
-        largest.append(float((peaks.peak / tests.score_thresholds(stratum)).max()))
-        groups |= {SCORE_TESTS[k].group for k in scores[stratum]}
-    return Crossings(tick, features, of_means, scores, frozenset(groups), max(largest))
-
-
 def opened_or_joined(
     incident: Incident | None,
     found: Crossings,
@@ -141,9 +81,10 @@ def opened_or_joined(
     """The incident after a window whose last request is the lane's `request`-th; None while nothing crossed."""
     if incident is None and not found.groups:
         return None
+    named = named_features(found, tests)
     base = incident or Incident(
         number=number, severity="warning", opened_request=request, opened_at_ms=at_ms,
-        change_estimate_request=_change_estimate(tests, found, request), groups=(), listed={},
+        change_estimate_request=_change_estimate(named, found, tests, request), groups=(), listed={},
     )  # fmt: skip
     groups: tuple[Group, ...] = tuple(sorted({*base.groups, *found.groups}))
     later = {k for rows in found.scores.values() for k in rows} - base.score_rows if incident else set()
@@ -153,22 +94,29 @@ def opened_or_joined(
         base,
         severity="critical" if critical else base.severity,
         groups=groups,
-        listed=_joined(base.listed, found, tests, request, window, position.offset),
+        listed=_joined(base.listed, named, found, tests, request, window, position.offset),
         evidence_request=base.evidence_request or _first_score_request(found, request - window.header.requests),
     )
 
 
 def _joined(
-    listed: dict[str, Listed], found: Crossings, tests: Tests, request: int, window: Window, offset: int
+    listed: dict[str, Listed],
+    named: dict[Of, NDArray[np.int64]],
+    found: Crossings,
+    tests: Tests,
+    request: int,
+    window: Window,
+    offset: int,
 ) -> dict[str, Listed]:
-    """With the tests that crossed, and the window in what is said of "now"."""
+    """With the tests that crossed and the features that are named, and the window in what is said of "now"."""
     joined, first = dict(listed), request - window.header.requests
-    crossed = {of: index for of, index in _named(found, tests).items() if len(index) or str(of) in listed}
+    crossed = {of: index for of, index in named.items() if len(index) or str(of) in listed}
     for of, index in crossed.items():
         values, own = found.tick.features[of], joined.get(str(of), nothing_listed())
         alone = np.ones((len(values), 1), bool)  # a feature has one cell
         own = join(own, index, np.log(np.maximum(values, _LEAST)), np.full(len(index), request), offset, alone)
-        joined[str(of)] = seen_now(own, tests.strata[of.stratum], of.kind, seen_in(*stratum_of(window, of.stratum)))
+        kind = tests.strata[of.stratum].features[of.kind].kind
+        joined[str(of)] = seen_now(own, kind, seen_in(*stratum_of(window, of.stratum)))
     for stratum, rows in found.scores.items():
         name, peaks = str(Of(stratum, SCORES_KIND)), found.tick.scores[stratum]
         if len(rows) or name in listed:
@@ -178,64 +126,29 @@ def _joined(
     return joined
 
 
-def _named(found: Crossings, tests: Tests) -> dict[Of, NDArray[np.int64]]:
-    """Per kind the features to list: those that e-d-BH names, and those that make up a mean that crossed.
-
-    What opens an incident is e-d-Bonferroni, M ≥ A = K/α with α the group's alarms a week; beside it e-d-BH at the same
-    α names more features, of which the false share stays below α·weeks in expectation.
-    """
-    crossed = _declared(found, tests)
-    for kind in RATES:
-        of = Of(UNIT, str(kind))
-        for row in found.means.get(kind.direction, ()):
-            made = means.makers(tests.means[kind.direction], int(row), found.tick.features[of])
-            crossed[of] = np.union1d(crossed[of], made)
-    return crossed
-
-
-def _declared(found: Crossings, tests: Tests) -> dict[Of, NDArray[np.int64]]:
-    """By tests, what e-d-BH names over all tests of a group together."""
-    named = {of: np.zeros(0, np.int64) for of in found.features}
-    for group in {"features", "magnitude"} & tests.thresholds.keys():
-        of_group = [of for of in found.features if tests.strata[of.stratum].features[of.kind].kind.group == group]
-        armed = [np.flatnonzero(tests.strata[of.stratum].features[of.kind].armed) for of in of_group]
-        values = [found.tick.features[of][index] for of, index in zip(of_group, armed, strict=True)]
-        ends = np.cumsum([len(index) for index in armed])
-        all_values = np.concatenate([np.zeros(0), *values])
-        declared = e_d_bh(all_values, len(all_values) / tests.a_weeks(group))
-        bounds = np.searchsorted(declared, [0, *ends])
-        for k, (of, index) in enumerate(zip(of_group, armed, strict=True)):
-            start = int(ends[k]) - len(index)
-            named[of] = index[declared[bounds[k] : bounds[k + 1]] - start]
-    return named
-
-
 def _first_score_request(found: Crossings, first: int) -> int:
     """Of the unit: the requests of other strata are not numbered by themselves. 0 where none crossed."""
     over = found.tick.scores[UNIT].first_over
     return first + int(over[over > 0].min()) if over.any() else 0
 
 
-def _change_estimate(tests: Tests, found: Crossings, request: int) -> int:
-    """Where the evidence of the strongest crossed score began, or of the crossed features by the median."""
-    evidence = found.tick.evidence
-    if len(found.scores[UNIT]):
-        cells = evidence.unit.scores.n_since.reshape(tests.unit.scores.thresholds.shape)
-        rows, peaks = found.scores[UNIT], found.tick.scores[UNIT]
-        strongest = rows[np.argmax(peaks.peak[rows])]
-        return request - int(cells[strongest, np.argmax(peaks.cell_peak[strongest])])
-    since = [_lane_requests(tests, of.stratum, evidence.strata[of.stratum].features[of.kind].n_since[index])
-             for of, index in _named(found, tests).items()]  # fmt: skip
-    for stratum, rows in found.scores.items():
-        cells = evidence.strata[stratum].scores.n_since.reshape(tests.strata[stratum].scores.thresholds.shape)
-        since.append(_lane_requests(tests, stratum, cells[rows].max(axis=1, initial=0)))
-    return max(0, request - int(np.median(np.concatenate(since))))
+def _change_estimate(named: dict[Of, NDArray[np.int64]], found: Crossings, tests: Tests, request: int) -> int:
+    """Where the evidence began: of the unit's strongest crossed score, else of all that crossed, by the median."""
+    since = {stratum: _score_since(found, tests, stratum) for stratum in found.scores}
+    if not len(of_all := since[UNIT]):
+        evidence = found.tick.evidence.strata
+        of_features = [tests.lane_requests(of.stratum, evidence[of.stratum].features[of.kind].n_since[index])
+                       for of, index in named.items()]  # fmt: skip
+        of_all = np.concatenate([*of_features, *since.values()])
+    return max(0, request - int(np.median(of_all)))
 
 
-def _lane_requests(tests: Tests, stratum: str, requests: NDArray[np.int32]) -> Floats:
-    """So many requests of a stratum as requests of the lane, by what the baseline had of both."""
-    scaled: Floats = requests.astype(np.float64) * (tests.unit.requests / max(tests.strata[stratum].requests, 1))
-    return scaled
+def _score_since(found: Crossings, tests: Tests, stratum: str) -> Floats:
+    """[1] the lane's requests since the strongest threshold of a stratum's strongest crossed score rose; [0]: none."""
+    rows, peaks = found.scores[stratum], found.tick.scores[stratum]
+    strongest = rows[np.argsort(-peaks.peak[rows], kind="stable")[:1]]
+    cells = found.tick.evidence.strata[stratum].scores.n_since.reshape(tests.strata[stratum].scores.thresholds.shape)
+    return tests.lane_requests(stratum, cells[strongest, peaks.cell_peak[strongest].argmax(axis=1)])
 
 
 def recovered_or_not(incident: Incident, tests: Tests, window: Window, at_ms: int) -> tuple[Incident, bool]:

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_interp.detect.armed import StratumTests
-from stream_interp.detect.armed.features import FeatureTests, Seen, counts, null_at
+from stream_interp.detect.armed.features import FeatureTests, Kind, Seen, counts, null_at
+from stream_interp.detect.health import HALF_LIFE_REQUESTS
 from stream_interp.drift import esr, exceedance, recovery
 from stream_interp.drift.esr import Floats
 
 SCORES_KIND = "scores"  # beside the kinds of feature tests
-NOW_HALF_LIFE_REQUESTS = 256.0  # of the sums behind "now"
 
 
 @dataclass(frozen=True)
@@ -103,17 +103,16 @@ def join(
 
 def feed_features(listed: Listed, of: FeatureTests, seen: Seen, factor: float) -> Listed:
     """A later window, for the recovery of features; their null rates are `factor` times those of the baseline."""
-    n, x = counts(of.kind, seen, listed.index, len(of.p))
+    n, x = counts(of.kind, seen, listed.index)
     tick = listed.tick + 1
     e = recovery.update(listed.e, tick, null_at(of, factor)[listed.index], of.kind.direction, n, x)
     return replace(listed, e=e, tick=tick)
 
 
-def seen_now(listed: Listed, tests: StratumTests, kind: str, seen: Seen) -> Listed:
+def seen_now(listed: Listed, kind: Kind, seen: Seen) -> Listed:
     """With a window in the sums of recent ones."""
-    of = tests.features[kind].kind
-    n, x = counts(of, seen, listed.index, len(tests.fired))
-    kept = 0.5 ** (seen.n / NOW_HALF_LIFE_REQUESTS)
+    n, x = counts(kind, seen, listed.index)
+    kept = 0.5 ** (seen.n / HALF_LIFE_REQUESTS)
     return replace(listed, n_now=kept * listed.n_now + n, x_now=kept * listed.x_now + x)
 
 

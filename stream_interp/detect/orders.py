@@ -11,10 +11,11 @@ from msgspec import structs
 
 from stream_interp.detect.alerts import TRAFFIC_MIX, incident_alert, incident_id, lane_alert
 from stream_interp.detect.armed.canary import Canary
+from stream_interp.detect.conditions import sound_again
 from stream_interp.detect.incident import Incident
 from stream_interp.detect.rebaseline import anchor_beside, rebaselined, with_creep
 from stream_interp.detect.state import Baseline, DetectSettings, LaneState, no_scores
-from stream_interp.detect.step import CANARY, NOT_STATIONARY, StepResult, begin_evidence, sound_again
+from stream_interp.detect.step import CANARY, NOT_STATIONARY, StepResult, begin_evidence
 from stream_interp.records.alert import ENDS, Alert, Position
 from stream_interp.records.control import Marker, Versioned, read_baseline
 from stream_interp.settings import DriftSettings

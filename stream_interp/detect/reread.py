@@ -104,7 +104,7 @@ class Streams:
         """A window's counts."""
         assert state.tests is not None
         unit = state.tests.unit
-        n, x = counts(RATES[0], seen_in(found.header.requests, found.arrays), self.features, len(unit.fired))
+        n, x = counts(RATES[0], seen_in(found.header.requests, found.arrays), self.features)
         scores = scores_of(found)
         over = exceedance.exceeds(unit.scores, scores).sum(axis=0)[self.rows]
         known = (~np.isnan(scores[:, unit.scores.column[self.rows]])).sum(axis=0)

@@ -14,22 +14,27 @@ from stream_interp.detect import armed, health, learning
 from stream_interp.detect.alerts import TRAFFIC_MIX, incident_alert, lane_alert
 from stream_interp.detect.armed import canary, traffic
 from stream_interp.detect.cause import followed
-from stream_interp.detect.incident import Incident, crossings, opened_or_joined, recovered_or_not
+from stream_interp.detect.conditions import (
+    NO_WINDOWS,
+    clocked,
+    encoded_or_not,
+    heard_again,
+    seeing_again,
+    sound_again,
+    unheard,
+)
+from stream_interp.detect.crossings import crossings
+from stream_interp.detect.incident import Incident, opened_or_joined, recovered_or_not
 from stream_interp.detect.rebaseline import rebaselined
 from stream_interp.detect.state import RECENT_REQUESTS, Baseline, DetectSettings, LaneState
 from stream_interp.records.alert import Alert, Position, Transition
 from stream_interp.records.control import Versioned, read_baseline, read_projector
 from stream_interp.records.lane import Lane
-from stream_interp.records.window import DTYPE_UNAVAILABLE, FIT, SCORES, SHORT, Window, scores_of, widened
+from stream_interp.records.window import FIT, SCORES, SHORT, Window, scores_of, widened
 
 MS_PER_WEEK = 7 * 24 * 3600 * 1000
-MAX_CLOCK_LEAD_MS = 60_000
-MAX_DEAF_MS = 60_000  # a projector travels for seconds
-UNENCODED_MS = 60_000  # of several ENCODEs one may lack the dtype: a window of another must not end it
 UNREADABLE_WINDOW = "unreadable_window"  # the fault that the next readable window ends
-NO_WINDOWS, OTHER_PROJECTOR, NOT_STATIONARY, CLOCK = "no_windows", "other_projector", "not_stationary", "clock"
-COMPUTE_DTYPE = "compute_dtype"
-CANARY = "canary"
+NOT_STATIONARY, CANARY = "not_stationary", "canary"
 
 
 @dataclass(frozen=True)
@@ -70,11 +75,11 @@ def go_blind(state: LaneState, after_position: int, at_ms: int, position: Positi
 def step(state: LaneState, window: Window, position: Position, append_ms: int) -> StepResult:
     """One window. `append_ms` is the time at which the log took its last chunk."""
     before = replace(state, position=position)
-    before, alerts = _seeing_again(before, window)
+    before, alerts = seeing_again(before, window)
     if before.fault == UNREADABLE_WINDOW:
         before, sound_alerts = sound_again(before, window.header.closed_at_ms)
         alerts += sound_alerts
-    before, closed_at_ms, clock_alerts = _clock(before, window, append_ms)
+    before, closed_at_ms, clock_alerts = clocked(before, window, append_ms)
     elapsed_ms = max(0, closed_at_ms - before.closed_at_ms) if before.closed_at_ms else 0
     before = _account(_dated(before, closed_at_ms), window)
     alerts = (*alerts, *clock_alerts)
@@ -82,78 +87,16 @@ def step(state: LaneState, window: Window, position: Position, append_ms: int) -
     if before.phase == "refused":
         return StepResult(_not_counted(before, "baseline_refused", window.header.requests), alerts)
     if window.header.projector_version != expected:
-        before, deaf_alerts = _deaf(_not_counted(before, "projector_travelling", window.header.requests))
+        before, deaf_alerts = unheard(_not_counted(before, "projector_travelling", window.header.requests))
         return StepResult(before, alerts + deaf_alerts)
-    before, dtype_alerts = _unencoded(before, window)
+    before, dtype_alerts = encoded_or_not(before, window)
     alerts += dtype_alerts
     if window.header.compute_dtype != before.compute_dtype:
         return StepResult(_not_counted(before, "other_dtype", window.header.requests), alerts)
-    before, heard_alerts = _hearing_again(before)
+    before, heard_alerts = heard_again(before)
     before, alerts = _counted(before, window), alerts + heard_alerts
     result = _tick(before, window, elapsed_ms) if before.phase == "armed" else _learn(before, window)
     return replace(result, alerts=(*alerts, *result.alerts))
-
-
-def _seeing_again(state: LaneState, window: Window) -> tuple[LaneState, tuple[Alert, ...]]:
-    if not state.blind:
-        return state, ()
-    after = replace(state, blind=False)
-    return after, (lane_alert(after, "seeing", "info", window.header.closed_at_ms, NO_WINDOWS),)
-
-
-def _deaf(state: LaneState) -> tuple[LaneState, tuple[Alert, ...]]:
-    """Windows come, but made for another projector: a minute of that is no journey any more."""
-    since_ms = state.uncounted_since_ms or state.closed_at_ms
-    deaf = state.deaf or state.closed_at_ms - since_ms > MAX_DEAF_MS
-    after = replace(state, uncounted_since_ms=since_ms, deaf=deaf)
-    if deaf == state.deaf:
-        return after, ()
-    return after, (lane_alert(after, "blind", "critical", state.closed_at_ms, OTHER_PROJECTOR),)
-
-
-def _hearing_again(state: LaneState) -> tuple[LaneState, tuple[Alert, ...]]:
-    after = replace(state, uncounted_since_ms=0, deaf=False)
-    if not state.deaf:
-        return after, ()
-    return after, (lane_alert(after, "seeing", "info", state.closed_at_ms, OTHER_PROJECTOR),)
-
-
-def _unencoded(state: LaneState, window: Window) -> tuple[LaneState, tuple[Alert, ...]]:
-    """Requests that no ENCODE encoded as the projector says: nobody judges them, so the lane is not *ok*."""
-    header = window.header
-    if header.compute_dtype != state.compute_dtype or DTYPE_UNAVAILABLE in header.not_counted:
-        state = replace(state, unencoded_ms=state.closed_at_ms)
-    unencoded = state.unencoded_ms > 0 and state.closed_at_ms < state.unencoded_ms + UNENCODED_MS
-    if unencoded == state.unencoded:
-        return state, ()
-    after = replace(state, unencoded=unencoded)
-    transition: Transition = "blind" if unencoded else "seeing"
-    alert = lane_alert(after, transition, "critical" if unencoded else "info", state.closed_at_ms, COMPUTE_DTYPE)
-    return after, (alert,)
-
-
-def sound_again(state: LaneState, at_ms: int) -> tuple[LaneState, tuple[Alert, ...]]:
-    """The fault, if there is one, is over."""
-    if not state.fault:
-        return state, ()
-    alert = lane_alert(state, "integrity_restored", "info", at_ms, state.fault)
-    return replace(state, fault=""), (alert,)
-
-
-def _clock(state: LaneState, window: Window, append_ms: int) -> tuple[LaneState, int, tuple[Alert, ...]]:
-    """The window's time; one far ahead of its append time is replaced by it, so that it cannot deafen the lane."""
-    closed_at_ms = window.header.closed_at_ms
-    if closed_at_ms > append_ms + MAX_CLOCK_LEAD_MS:
-        closed_at_ms = append_ms
-        state = replace(state, fast_clock_ms=append_ms)
-    # One fast ENCODE among several: every other window is right, and the fault must not end and begin with each.
-    fault = state.fast_clock_ms > 0 and append_ms < state.fast_clock_ms + MAX_CLOCK_LEAD_MS
-    if fault == state.clock_fault:
-        return state, closed_at_ms, ()
-    after = replace(state, clock_fault=fault)
-    transition: Transition = "integrity_error" if fault else "integrity_restored"
-    alert = lane_alert(after, transition, "critical" if fault else "info", closed_at_ms, CLOCK)
-    return after, closed_at_ms, (alert,)
 
 
 def _dated(state: LaneState, closed_at_ms: int) -> LaneState:

@@ -101,7 +101,7 @@ def _values(witness: Witness, own: StratumTests, window: Window) -> tuple[float,
         over = exceedance.exceeds(own.scores, scores)[:, witness.index, witness.cell]
         return float(known.sum()), float(over.sum())
     kind = own.features[witness.kind].kind
-    n, x = counts(kind, seen_in(requests, arrays), np.array([witness.index]), len(own.fired))
+    n, x = counts(kind, seen_in(requests, arrays), np.array([witness.index]))
     return float(np.asarray(n).max()), float(x[0])
 
 

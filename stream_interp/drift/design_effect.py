@@ -17,7 +17,7 @@ features by the spread between clusters, so features may depend on each other at
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -96,12 +96,6 @@ def absorb(state: DesignEffect, fired: NDArray[np.integer], n: int) -> DesignEff
         residuals_sq=state.residuals_sq + total * total,
         residuals_units=state.residuals_units + total * n,
     )
-
-
-def merge(a: DesignEffect, b: DesignEffect) -> DesignEffect:
-    """Of two parts of a baseline, of one `at_least`. Each keeps its residuals; how the two differ does not enter."""
-    _, *sums = (field.name for field in fields(DesignEffect))
-    return DesignEffect(a.at_least, *(getattr(a, name) + getattr(b, name) for name in sums))
 
 
 def estimate(state: DesignEffect) -> Estimate:

@@ -1,4 +1,4 @@
-"""Which of many dependent streams to name: e-d-BH and e-d-Bonferroni over statistics of e-detectors at one tick.
+"""Which of many dependent streams to name: e-d-BH over the statistics of e-detectors at one tick.
 
 For M_i with E[M_i at τ] ≤ E[τ] under the null of stream i, at every stopping time τ of the log that all streams share
 (`esr.value`), K streams and α a week:
@@ -33,13 +33,3 @@ def e_d_bh(values: Floats, alpha: float) -> NDArray[np.intp]:
     falling = able[np.argsort(-values[able])]
     enough = np.arange(1, len(falling) + 1) * values[falling] >= streams / alpha
     return np.sort(falling[: enough.nonzero()[0].max(initial=-1) + 1])
-
-
-def e_d_bonferroni(values: Floats, alpha: float) -> NDArray[np.intp]:
-    """The named streams, ascending: a subset of those of `e_d_bh`.
-
-    Args:
-        values: [K] statistics, weeks, not NaN; K counts every stream that is watched.
-        alpha: > 0, expected number of false ones a week.
-    """
-    return np.flatnonzero(values >= len(values) / alpha)

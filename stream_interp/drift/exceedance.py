@@ -132,6 +132,11 @@ def cells(tests: Exceedance, m: Floats) -> Floats:
 
 def value(tests: Exceedance, m: Floats) -> Floats:
     """The statistic [..., K] of each test: the weighted mean over odds ratios and usable thresholds; 0 if unarmed."""
+    return mean_of(tests, cells(tests, m))
+
+
+def mean_of(tests: Exceedance, per_threshold: Floats) -> Floats:
+    """The same of what `cells` gave."""
     weights = np.array(tests.weights)
-    mean: Floats = (cells(tests, m) * weights).sum(axis=-1) / np.maximum((tests.usable * weights).sum(axis=-1), 1)
+    mean: Floats = (per_threshold * weights).sum(axis=-1) / np.maximum((tests.usable * weights).sum(axis=-1), 1)
     return mean

@@ -14,7 +14,7 @@ DELTA = 0.001  # a lane's promise may fail with this probability over the draw o
 _BISECTIONS = 60
 
 
-def clopper_pearson(successes: NDArray[np.number[Any]], n: float, alpha: float) -> tuple[Floats, Floats]:
+def clopper_pearson(successes: NDArray[np.number[Any]], n: float | Floats, alpha: float) -> tuple[Floats, Floats]:
     """Exact bounds [K], [K]: P(rate < lower) ≤ alpha and P(rate > upper) ≤ alpha, each stream and side by itself.
 
     Of dependent units both counts may be divided by the design effect. n = 0 gives [0, 1]. Clopper, Pearson: Biometrika

@@ -10,7 +10,7 @@ from msgspec import structs
 
 from stream_interp.detect import armed
 from stream_interp.detect.armed import Evidence, Tests
-from stream_interp.detect.incident import crossings
+from stream_interp.detect.crossings import crossings
 from stream_interp.evaluation.requests import Requests
 from stream_interp.records.alert import Group
 from stream_interp.records.arrays import Arrays

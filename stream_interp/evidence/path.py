@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from stream_interp.detect.armed.features import Kind
 from stream_interp.detect.armed.scores import SCORE_TESTS
-from stream_interp.detect.incident import Of
+from stream_interp.detect.crossings import Of
 from stream_interp.detect.state import LaneState
 from stream_interp.detect.view import health_of
 from stream_interp.drift import esr, exceedance

@@ -62,7 +62,7 @@ class ScoreDrift(Struct, frozen=True, kw_only=True):
     log_e: float
     log_threshold: float
     baseline_median: float
-    now_median: float | None  # of recent requests; None where the score was not available in any
+    now_median: float | None  # of recent requests; None where none had the score, and of strata beside the unit
     detected_request: int
     stratum: str = "unit"
     first_offset: int = -1

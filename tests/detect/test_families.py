@@ -8,7 +8,7 @@ import pytest
 from stream_interp.detect import armed
 from stream_interp.detect.armed import means
 from stream_interp.detect.armed.features import KINDS, Kind, Seen, seen_in
-from stream_interp.detect.incident import Of, _declared, _named, crossings
+from stream_interp.detect.crossings import Of, _declared, crossings, named_features
 from stream_interp.drift import budget
 from stream_interp.drift.ebh import e_d_bh
 from stream_interp.drift.esr import Floats
@@ -118,7 +118,7 @@ def test_a_weak_shift_of_features_that_move_together_shows_in_the_means_first_an
     assert len(ticks) == 10
     assert len(by_means) >= 5
     for f in by_means:
-        named = _named(f, TESTS)[Of("unit", "rate up")]
+        named = named_features(f, TESTS)[Of("unit", "rate up")]
         assert len(named)
         assert np.mean(named >= 60) > 0.8
 

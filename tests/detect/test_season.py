@@ -10,8 +10,8 @@ import pytest
 from stream_interp.detect import armed
 from stream_interp.detect.armed import season
 from stream_interp.detect.armed.features import DIRECTIONS, Kind, build, null_at
+from stream_interp.detect.crossings import crossings
 from stream_interp.detect.hours import HOURS, hour_of_week
-from stream_interp.detect.incident import crossings
 from stream_interp.records.alert import Measure
 from stream_interp.settings import DriftSettings
 from tests.detect.test_families import RATE, STRENGTH, N, baseline_arrays, header, window

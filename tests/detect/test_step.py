@@ -13,7 +13,8 @@ from stream_interp.detect.alerts import incident_id
 from stream_interp.detect.armed import Tick, coverage, features
 from stream_interp.detect.armed.features import RATES
 from stream_interp.detect.armed.scores import SCORE_TESTS, ScorePeaks
-from stream_interp.detect.incident import Crossings, crossings, opened_or_joined
+from stream_interp.detect.crossings import Crossings, crossings
+from stream_interp.detect.incident import opened_or_joined
 from stream_interp.detect.orders import apply_baseline
 from stream_interp.detect.step import go_blind, new_lane, step
 from stream_interp.detect.view import status_of

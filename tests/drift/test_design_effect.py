@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import t
 
 from stream_interp.drift import design_effect
-from stream_interp.drift.design_effect import CONFIDENCE, GROUPS, DesignEffect, absorb, estimate, initial, merge
+from stream_interp.drift.design_effect import CONFIDENCE, GROUPS, DesignEffect, absorb, estimate, initial
 
 
 def absorbed(clusters: np.ndarray, sizes: np.ndarray, at_least: int = 1) -> DesignEffect:
@@ -80,17 +80,6 @@ def test_a_few_odd_features_do_not_move_it() -> None:
     found = estimate(absorbed(windows, np.full(100, 32)))
     assert found.deff == pytest.approx(1.0, abs=0.1)
     assert not found.dependent
-
-
-def test_merged_parts_say_what_the_whole_says() -> None:
-    rng = np.random.default_rng(6)
-    n = np.full(200, 32)
-    windows = rng.binomial(n[:, None], rng.beta(2, 8, (200, 1)), (200, 50))
-    parts = merge(absorbed(windows[:100], n[:100], 32), absorbed(windows[100:], n[100:], 32))
-    whole = absorbed(windows, n, 32)
-    assert (parts.fired == whole.fired).all()
-    assert (parts.n, parts.at_least) == (whole.n, whole.at_least)
-    assert estimate(parts).deff == pytest.approx(estimate(whole).deff, rel=0.05)
 
 
 @pytest.mark.parametrize(

@@ -101,3 +101,4 @@ def test_drift_in_one_stratum_alone_is_seen_there(learnt: offline.Learnt, tmp_pa
         assert run.state.reasons.get("too_short", 0) - learnt.state.reasons.get("too_short", 0) == below
     moved = {f.stratum for a in alerts for f in a.features} | {s.stratum for a in alerts for s in a.scores}
     assert moved == {stratum}
+    assert all(s.now_median is None for a in alerts for s in a.scores)  # "now" is kept of units alone

@@ -111,6 +111,11 @@ class Tests:
         """A of each test of a group; inf where it has none."""
         return self.thresholds.get(group, np.inf)
 
+    def lane_requests(self, stratum: str, requests: NDArray[np.int32]) -> Floats:
+        """So many requests of a stratum as requests of the lane, by what the baseline had of both."""
+        scaled: Floats = requests.astype(np.float64) * (self.unit.requests / max(self.strata[stratum].requests, 1))
+        return scaled
+
     @cached_property
     def armed_by_group(self) -> Counter[str]:
         """Armed one-sided tests, by group."""

@@ -65,12 +65,14 @@ def canary_tests(drift: DriftSettings, with_magnitudes: bool) -> StratumTests:
 
 def tick(canary: Canary, lane: Tests, drift: DriftSettings, n: int, w: float) -> Canary:
     """One window of n requests and w weeks."""
+    since = canary.since + n
+    if canary.evidence is None and since < QUIET_REQUESTS:
+        return replace(canary, since=since)
     own = canary_tests(drift, lane.unit.mag is not None)
     if canary.evidence is None:
-        since = canary.since + n
-        return replace(canary, since=since) if since < QUIET_REQUESTS else _planted(own, lane)
+        return _planted(own, lane)
     evidence, alarmed = _advance(canary, own, lane, n, w)
-    waiting, since = tuple(name for name in canary.waiting if name not in alarmed), canary.since + n
+    waiting = tuple(name for name in canary.waiting if name not in alarmed)
     if not waiting:
         return Canary()
     return Canary(since, evidence, waiting, canary.deaf or since >= WITHIN_REQUESTS)

@@ -95,7 +95,7 @@ class FeatureEvidence:
 
 
 class Seen(NamedTuple):
-    """What a window says of the features of a stratum: [f] of those that fired in any of its n requests."""
+    """What a window says of the features of a stratum: [f] of those that fired in any of its n requests, ascending."""
 
     n: int
     ids: NDArray[np.int64]
@@ -110,11 +110,10 @@ def seen_in(n: int, arrays: Arrays) -> Seen:
     return Seen(n, ids, fired, np.minimum(arrays["mag_sum"][some], fired))
 
 
-def counts(kind: Kind, seen: Seen, index: NDArray[np.int64], d_sae: int) -> tuple[float | Floats, Floats]:
+def counts(kind: Kind, seen: Seen, index: NDArray[np.int64]) -> tuple[float | Floats, Floats]:
     """n and Σx of the features `index` [m] in a window: of how many requests, and what they add up to."""
-    dense = np.zeros((2, d_sae))
-    dense[:, seen.ids] = seen.fired, seen.mag
-    fired, mag = dense[:, index]
+    ids, at = np.append(seen.ids, -1), np.searchsorted(seen.ids, index)
+    fired, mag = (np.where(ids[at] == index, np.append(of, 0.0)[at], 0.0) for of in (seen.fired, seen.mag))
     if kind.measure == "rate":
         return seen.n, fired
     return (seen.n if kind.measure == "magnitude" else fired), mag

@@ -45,7 +45,6 @@ SCORE_TESTS = (
     ScoreTest("rarity", "up", "t0"),
 )
 NEED_SAE = {"error_share", "l0", "surprise", "rarity"}
-SCORE_GROUPS: tuple[Group, ...] = ("t0", "health")
 
 
 class Allotment(NamedTuple):
@@ -134,11 +133,12 @@ def tick(
         return ScoreEvidence(m + w, before.cusum, before.n_since), ScorePeaks(peak, cell_peak, first)
     for at in range(0, len(over), _BLOCK_REQUESTS):
         path = exceedance.path(tests, m, over[at : at + _BLOCK_REQUESTS], w / len(over))
-        value, m = exceedance.value(tests, path), path[-1]
+        cells, m = exceedance.cells(tests, path), path[-1]
+        value = exceedance.mean_of(tests, cells)
         reached = value >= a_weeks
         first = np.where((first == 0) & reached.any(axis=0), at + reached.argmax(axis=0) + 1, first)
         peak = np.maximum(peak, value.max(axis=0))
-        cell_peak = np.maximum(cell_peak, exceedance.cells(tests, path).max(axis=0))
+        cell_peak = np.maximum(cell_peak, cells.max(axis=0))
     cusum, since = _cusum(tests, before, over)
     return ScoreEvidence(m.copy(), cusum, since), ScorePeaks(peak, cell_peak, first)
 

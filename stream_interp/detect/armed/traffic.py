@@ -8,12 +8,15 @@ with a budget of its own: at most `drift.false_alarms_per_week` of such notes a 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_interp.detect.armed.features import HIGHEST_TESTED
+from stream_interp.detect.health import HALF_LIFE_REQUESTS
 from stream_interp.drift import esr, recovery
 from stream_interp.drift.esr import Floats
 from stream_interp.drift.intervals import DELTA, clopper_pearson
@@ -24,8 +27,6 @@ from stream_interp.settings import DriftSettings
 
 HISTOGRAMS = {"length_histogram": "length", "start_histogram": "start"}
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
-HIGHEST_TESTED = 0.95
-NOW_HALF_LIFE_REQUESTS = 256.0
 
 
 class Cut(NamedTuple):
@@ -88,12 +89,8 @@ def build(arrays: Arrays, drift: DriftSettings) -> TrafficTests:
             reached = np.searchsorted(np.cumsum(arrays[name]), np.array(QUANTILES) * total, side="right")
             edges = sorted({int(edge) for edge in reached} - {0})
             cuts += [Cut(name, edge, at_least) for edge in edges for at_least in (True, False)]
-    alpha = DELTA / max(len(cuts), 1)
-    share, high = np.zeros(len(cuts)), np.ones(len(cuts))
-    for k, cut in enumerate(cuts):
-        n = _total(arrays, cut.histogram)
-        x = np.array([_count(arrays, cut)], np.int64)
-        share[k], high[k] = x[0] / n, clopper_pearson(x, n, alpha)[1][0]
+    n, x = _counts(cuts, arrays)
+    share, (_, high) = x / n, clopper_pearson(x, n, DELTA / max(len(cuts), 1))
     armed = np.flatnonzero(high * drift.tolerance < HIGHEST_TESTED)
     own = tuple(cuts[k] for k in armed)
     return TrafficTests(own, share[armed], high[armed] * drift.tolerance, len(own) / drift.false_alarms_per_week)
@@ -103,11 +100,6 @@ def _total(arrays: Arrays, name: str) -> int:
     return int(arrays[name].sum()) if name in arrays else 0
 
 
-def _count(arrays: Arrays, cut: Cut) -> int:
-    side = slice(cut.bin, None) if cut.at_least else slice(None, cut.bin)
-    return int(arrays[cut.histogram][side].sum()) if cut.histogram in arrays else 0
-
-
 def initial(tests: TrafficTests) -> TrafficEvidence:
     """Of tests that have seen nothing."""
     return TrafficEvidence(np.zeros((len(esr.ODDS_RATIOS), len(tests.cuts))), np.zeros((len(HISTOGRAMS), BINS)))
@@ -115,18 +107,20 @@ def initial(tests: TrafficTests) -> TrafficEvidence:
 
 def tick(tests: TrafficTests, before: TrafficEvidence, arrays: Arrays, w: float) -> TrafficEvidence:
     """One window of w weeks."""
-    n, x = _counts(tests, arrays)
+    n, x = _counts(tests.cuts, arrays)
     m = esr.update(before.m, w, n, tests.p, "up", np.arange(len(n)), x)
     requests = max(_total(arrays, name) for name in HISTOGRAMS)
-    kept = 0.5 ** (requests / NOW_HALF_LIFE_REQUESTS)
+    kept = 0.5 ** (requests / HALF_LIFE_REQUESTS)
     new = np.stack([arrays.get(name, np.zeros(BINS)) for name in HISTOGRAMS])
     return TrafficEvidence(m, kept * before.recent + new)
 
 
-def _counts(tests: TrafficTests, arrays: Arrays) -> tuple[Floats, Floats]:
-    """n and Σx of each test in a window."""
-    n = [float(_total(arrays, cut.histogram)) for cut in tests.cuts]
-    return np.array(n), np.array([float(_count(arrays, cut)) for cut in tests.cuts])
+def _counts(cuts: Sequence[Cut], arrays: Arrays) -> tuple[Floats, Floats]:
+    """n requests and Σx of each cut [K]; 0 of a distribution that there is not."""
+    below = {name: np.cumsum(arrays.get(name, np.zeros(BINS)), dtype=np.float64) for name in HISTOGRAMS}
+    n = np.array([below[cut.histogram][-1] for cut in cuts])
+    under = np.array([below[cut.histogram][cut.bin - 1] for cut in cuts])  # no cut lies at the first bin
+    return n, np.where([cut.at_least for cut in cuts], n - under, under)
 
 
 def noted(
@@ -136,7 +130,7 @@ def noted(
     crossed = np.flatnonzero(esr.value(evidence.m) >= tests.a_weeks)
     if note is None and not len(crossed):
         return None
-    n, x = _counts(tests, arrays)
+    n, x = _counts(tests.cuts, arrays)
     held = note or TrafficNote(np.zeros(0, np.int64), np.zeros((len(recovery.ODDS_RATIOS), 0)), np.zeros(0, np.int64))
     e = recovery.update(held.e, held.tick + 1, tests.p[held.crossed], "up", n[held.crossed], x[held.crossed])
     if note is not None and float(esr.value(e).min(initial=np.inf)) >= recovery.RECOVERED:
