@@ -9,8 +9,9 @@ is left as it is.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -20,7 +21,8 @@ from numpy.typing import NDArray
 from stream_interp.detect.partition import UNUSABLE
 from stream_interp.detect.reread import Job, Rereading, Stream, Stretch, job_of, streams_of
 from stream_interp.detect.state import LaneState
-from stream_interp.drift.after_alarm import ALPHA, Counted, change_blocks, log_before, ratio_interval
+from stream_interp.drift.after_alarm import ALPHA, Counted, change_blocks, log_against, log_before, ratio_interval
+from stream_interp.drift.esr import Floats
 from stream_interp.records.alert import Alert, FeatureDrift, ScoreDrift, event_id
 from stream_interp.records.consumed import Consumed
 
@@ -83,8 +85,8 @@ def _key(drift: FeatureDrift | ScoreDrift) -> tuple[object, ...]:
     return (*what, drift.direction, drift.stratum)
 
 
-def found_in(job: Job, stretch: Stretch) -> Found:
-    """What the windows say.
+def found_in(job: Job, stretch: Stretch) -> Generator[None, None, Found]:
+    """What the windows say: a stream at a time, each some 10 ms, for DETECT has windows to judge meanwhile.
 
     Of a score it is the threshold with the most evidence, at a share of α as if it had been each of them.
     """
@@ -96,10 +98,13 @@ def found_in(job: Job, stretch: Stretch) -> Found:
             changes[_key(drift)] = change
         if (ratio := blocks.ratio()) is not None:
             ratios[_key(drift)] = ratio
+        yield
     for score, streams in zip(job.scores, of_scores, strict=True):
         strongest = max((_blocks(job, stretch, stream) for stream in streams), key=lambda blocks: blocks.log_evidence)
+        yield
         if (change := strongest.change(ALPHA / len(streams))) is not None:
             changes[_key(score)] = change
+        yield
     drifts: list[FeatureDrift | ScoreDrift] = [*job.features, *job.scores]
     dated = [drift for drift in drifts if _key(drift) in changes]
     strongest_first = sorted(dated, key=lambda drift: drift.log_threshold - drift.log_e)
@@ -132,14 +137,18 @@ class _Blocks:
         n, x = self.counted.to(self.to_alarm)
         return float(log_before(Counted(np.append(n, 0), np.append(x, 0)), self.stream.p)[-1])
 
+    @cached_property
+    def _against(self) -> Floats:
+        own, s = self.counted.to(self.to_alarm), self.stream
+        return log_against(own, s.baseline, s.p, s.direction)
+
     def kept(self, alpha: float) -> NDArray[np.bool_]:
         """The set; empty where the change may lie before the stretch.
 
         Before the stretch nothing was counted. A change there leaves its first block drifted, as one in its first block
         does: where that is kept, nothing is known.
         """
-        own, s = self.counted.to(self.to_alarm), self.stream
-        kept = change_blocks(own, s.baseline, s.p, s.direction, self.false_alarm, alpha)
+        kept = change_blocks(self._against, self.false_alarm, alpha)
         return np.zeros_like(kept) if self.early and kept[:1].any() else kept
 
     def change(self, alpha: float) -> Change | None:
@@ -198,6 +207,7 @@ class AfterAlarm:
     def __init__(self, spans: Spans) -> None:
         self._spans = spans
         self._reading: Rereading | None = None
+        self._finding: Generator[None, None, Found] | None = None
         self._done = dict[str, str]()  # lane → event_id of the transition that its last job followed
         self._found = dict[str, tuple[str, Found]]()  # lane → incident, what is known of it
 
@@ -207,17 +217,31 @@ class AfterAlarm:
             if (job := next(self._due(lanes.values()), None)) is not None:
                 self._read(Rereading(job))
             return None
-        if self._reading.take(self._spans.poll(_READ_RECORDS)):
+        if self._finding is None and self._reading.take(self._spans.poll(_READ_RECORDS)):
             self._read(self._reading)
-        try:
-            if (stretch := self._reading.stretch) is None:
-                return None
-            found = found_in(self._reading.job, stretch)
-        except UNUSABLE:  # windows that lie must not stop DETECT: then nothing is known
-            log.warning("lane %s: nothing found after its alarm", self._reading.lane_id, exc_info=True)
-            found = Found()
-        job, self._reading = self._reading.job, None
+        if (found := self._next_found(self._reading)) is None:
+            return None
+        job = self._reading.job
+        self._give_up()
         return self._told(job, found, lanes.get(job.alert.lane.lane_id))
+
+    def _next_found(self, reading: Rereading) -> Found | None:
+        """One more stream; what was found, after the last."""
+        try:
+            if self._finding is None and (stretch := reading.stretch) is not None:
+                self._finding = found_in(reading.job, stretch)
+            if self._finding is not None:
+                next(self._finding)
+        except StopIteration as done:
+            found: Found = done.value
+            return found
+        except UNUSABLE:  # windows that lie must not stop DETECT: then nothing is known
+            log.warning("lane %s: nothing found after its alarm", reading.lane_id, exc_info=True)
+            return Found()
+        return None
+
+    def _give_up(self) -> None:
+        self._reading = self._finding = None
 
     def on_alert(self, alert: Alert) -> Alert:
         """A transition with what is known of its incident."""
@@ -230,7 +254,7 @@ class AfterAlarm:
             self._done.pop(lane_id, None)
             self._found.pop(lane_id, None)
         if self._reading is not None and self._reading.lane_id in lane_ids:
-            self._reading = None
+            self._give_up()
 
     def _due(self, lanes: Iterable[LaneState]) -> Iterator[Job]:
         jobs = (job for state in lanes if (job := job_of(state)) is not None)

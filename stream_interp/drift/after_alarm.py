@@ -70,26 +70,34 @@ class Interval(NamedTuple):
     high: float
 
 
-def change_blocks(
-    blocks: Counted, baseline: Counted, p: float, alarmed: Direction, false_alarm: float, alpha: float = ALPHA
-) -> NDArray[np.bool_]:
-    """The confidence set of the change: which of B blocks may hold it. It need not be one run, and may be empty.
+def log_against(blocks: Counted, baseline: Counted, p: float, alarmed: Direction) -> Floats:
+    """[B] the larger log e-value against each of the blocks up to the alarm.
 
     Args:
         blocks: up to the alarm.
         baseline: what the null comes from.
         p: boundary of the null, 0 < p < 1.
         alarmed: direction of the alarm.
+    """
+    if alarmed == "down":
+        blocks, baseline, p = _mirrored(blocks), _mirrored(baseline), 1 - p
+    larger: Floats = np.maximum(log_before(blocks, p), log_after(blocks, baseline, p))
+    return larger
+
+
+def change_blocks(against: Floats, false_alarm: float, alpha: float = ALPHA) -> NDArray[np.bool_]:
+    """The confidence set of the change: which of B blocks may hold it. It need not be one run, and may be empty.
+
+    Args:
+        against: [B] from `log_against`.
         false_alarm: at least the probability that the test alarms before the change; for an e-SR its weeks / A.
         alpha: P(the change is left out | the alarm is not false) ≤ alpha.
 
     Returns:
         [B] bool.
     """
-    if alarmed == "down":
-        blocks, baseline, p = _mirrored(blocks), _mirrored(baseline), 1 - p
-    largest = np.maximum(log_before(blocks, p), log_after(blocks, baseline, p))
-    return largest < np.log(2 / (alpha * (1 - min(false_alarm, MOST_FALSE))))  # type: ignore[no-any-return]
+    kept: NDArray[np.bool_] = against < np.log(2 / (alpha * (1 - min(false_alarm, MOST_FALSE))))
+    return kept
 
 
 def _mirrored(counted: Counted) -> Counted:

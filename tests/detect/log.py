@@ -17,12 +17,12 @@ from tests.detect.lanes import LANE, SETTINGS, Driver, requests
 START_MS = 1_800_000_000_000
 
 
-def story(seed: int = 1, learn: int = 600) -> Driver:
-    """A lane that learns, is calm, drifts and recovers, in windows of 8."""
+def story(seed: int = 1, learn: int = 600, shift: float = 1.5) -> Driver:
+    """A lane that learns, is calm, drifts by `shift` and recovers, in windows of 8."""
     driver, rng = Driver(), np.random.default_rng(seed)
     driver.learn(rng, learn)
     driver.feed(requests(rng, 80))
-    driver.feed(requests(rng, 80, shift=1.5))
+    driver.feed(requests(rng, 80, shift=shift))
     driver.feed(requests(rng, 320))
     return driver
 

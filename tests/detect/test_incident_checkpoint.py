@@ -15,7 +15,7 @@ from stream_interp.records.checkpoint import Checkpoint, incident_checkpoint, is
 from stream_interp.records.envelope import Envelope
 from tests.detect.log import LANE, consumed, ids, replayed, story, window_records
 
-STORY = story()
+STORY = story(shift=0.5)  # its incident opens some windows after the change
 RECORDS = consumed(window_records(STORY.windows))
 ALERTS = replayed(RECORDS)[1].alerts
 OPENED = next(alert for alert in ALERTS if alert.transition == "opened")

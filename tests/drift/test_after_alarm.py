@@ -58,28 +58,30 @@ def test_the_evidence_and_the_set_equal_their_definitions() -> None:
     after = [slow_after(*lists, baseline, p, b) for b in range(24)]
     assert np.exp(after_alarm.log_before(counted(n, x), p)) == pytest.approx(before, rel=1e-9)
     assert np.exp(after_alarm.log_after(counted(n, x), baseline, p)) == pytest.approx(after, rel=1e-9)
-    kept = after_alarm.change_blocks(counted(n, x), baseline, p, "up", 0.0)
+    kept = after_alarm.change_blocks(after_alarm.log_against(counted(n, x), baseline, p, "up"), 0.0)
     assert kept.tolist() == [max(e) < 2 / after_alarm.ALPHA for e in zip(before, after, strict=True)]
     assert 1 < kept.sum() < 12
-    mirrored = after_alarm.change_blocks(counted(n, n - x), counted(100, 91), 1 - p, "down", 0.0)
+    down = after_alarm.log_against(counted(n, n - x), counted(100, 91), 1 - p, "down")
+    mirrored = after_alarm.change_blocks(down, 0.0)
     assert mirrored.tolist() == kept.tolist()
 
 
 def test_a_clear_change_is_found_to_a_window_and_a_short_range_keeps_what_it_cannot_judge() -> None:
     n, x = np.full(40, 32), np.array([0] * 30 + [16] + [32] * 9)  # the change may lie at either end of window 30
-    found = after_alarm.change_blocks(counted(n, x), counted(1_000, 10), 0.3, "up", 0.0)
+    whole, short = (
+        after_alarm.log_against(of, counted(1_000, 10), 0.3, "up") for of in (counted(n, x), counted(n, x).to(1))
+    )
+    found = after_alarm.change_blocks(whole, 0.0)
     assert np.flatnonzero(found).tolist() == [29, 30, 31]
-    assert after_alarm.change_blocks(counted(n, x).to(1), counted(1_000, 10), 0.3, "up", 0.0).tolist() == [True]
+    assert after_alarm.change_blocks(short, 0.0).tolist() == [True]
 
 
 def test_a_test_that_may_have_alarmed_before_keeps_more() -> None:
     rng = np.random.default_rng(2)
     n = np.full(60, 8)
     x = rng.binomial(n, np.where(np.arange(60) < 40, 0.1, 0.4))
-    sizes = [
-        int(after_alarm.change_blocks(counted(n, x), counted(500, 50), 0.15, "up", f).sum())
-        for f in (0.0, 0.3, 0.5, 0.99)
-    ]
+    against = after_alarm.log_against(counted(n, x), counted(500, 50), 0.15, "up")
+    sizes = [int(after_alarm.change_blocks(against, f).sum()) for f in (0.0, 0.3, 0.5, 0.99)]
     assert sizes[0] < sizes[1] < sizes[2] == sizes[3]
 
 
@@ -193,7 +195,8 @@ def change_set(world: World, alarmed: Alarmed, alpha: float = after_alarm.ALPHA)
     x = alarmed.x[: alarmed.until]
     baseline = counted(BASELINE_REQUESTS, round(BASELINE_REQUESTS * world.rate * 1.05))  # not quite the truth
     blocks, false_alarm = counted(np.full(len(x), WINDOW), x), alarmed.until / world.a
-    return after_alarm.change_blocks(blocks, baseline, world.p, world.direction, false_alarm, alpha)
+    against = after_alarm.log_against(blocks, baseline, world.p, world.direction)
+    return after_alarm.change_blocks(against, false_alarm, alpha)
 
 
 @pytest.mark.statistical
