@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from itertools import groupby
 
-import torch
-
 from stream_interp.encode.encoder import Encoder
 from stream_interp.encode.open_cut import OpenCut, Work
 from stream_interp.encode.statistics import Statistics
@@ -68,9 +66,9 @@ class Batches:
 
     def _work_off(self, group: list[Work]) -> None:
         """`group`: one run of requests for each window, each in log order."""
-        sae, way, device = group[0].entry.sae, _way(group[0]), torch.device(group[0].entry.device)
+        sae, way = group[0].entry.sae, _way(group[0])
         under_way: tuple[list[Work], End] | None = None
-        with one_thread_each(device):
+        with one_thread_each():
             for batch in _bounded(group, lambda: MAX_FIRINGS / self._expected_l0(sae, way)):
                 begun = batch, self._begin(sae, batch, MAX_FIRINGS if len(batch) > 1 else None, self._beside)
                 if under_way:

@@ -9,18 +9,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
+from functools import partial
 from typing import Literal, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stream_interp.encode.per_request import Doubles, Errors, Fired, bounds_of, error_sums, rows_of, sums_of
+from stream_interp.encode import on_device
+from stream_interp.encode.per_request import (
+    Doubles,
+    Errors,
+    Fired,
+    bounds_of,
+    error_sums,
+    error_terms,
+    rows_of,
+    square_sums,
+    sums_of,
+)
 from stream_interp.encode.scores import request_scores
 from stream_interp.encode.statistics import PerFeature, SpanStatistics, Statistics
 from stream_interp.encode.tokens import Item, Tokens
 from stream_interp.records.window import FIT
-from stream_interp.sae.firings import Firings
+from stream_interp.sae.encoder import SAE
+from stream_interp.sae.firings import Firings, TooManyFirings
 from stream_interp.sae.threads import one_thread_each
 
 _P = ParamSpec("_P")
@@ -53,41 +66,66 @@ class Encoder(Protocol):
         """The reconstruction [n, d_out] in the space of the raw activations."""
 
 
-def encode_batch(
-    sae: Encoder | None, items: Sequence[Item], device: str = "cpu", at_most: int | None = None
-) -> Statistics:
+def encode_batch(sae: Encoder | None, items: Sequence[Item], at_most: int | None = None) -> Statistics:
     """Statistics of the requests, one or more, in the order given.
 
     Args:
         sae: of all of them; None: T0 only.
         items: of one d_in; of transcoders all with a target of one width, or all without.
-        device: of the SAE.
         at_most: firings.
 
     Raises:
         TooManyFirings: there are more.
     """
-    with one_thread_each(torch.device(device)):
-        return begin_batch(sae, items, device, at_most, _AtOnce())()
+    with one_thread_each():
+        return begin_batch(sae, items, at_most, _AtOnce())()
 
 
 def begin_batch(
-    sae: Encoder | None, items: Sequence[Item], device: str, at_most: int | None, beside: Executor
+    sae: Encoder | None, items: Sequence[Item], at_most: int | None, beside: Executor
 ) -> Callable[[], Statistics]:
-    """The same in two parts: what fires is being found `beside`, while the caller does other things.
+    """The same in two parts: what fires is being found `beside`, or on a device, while the caller does other things.
 
     To be called, as what it returns, within `one_thread_each`: float sums of torch depend on how many threads it has.
     """
     with torch.inference_mode():
-        tokens = Tokens.of(items, device, sae.explains if sae else "input")
-    firing = None if sae is None else beside.submit(sae.firings, tokens.x, at_most)
+        tokens = Tokens.of(items, sae.explains if sae else "input")
+    found = _begin(sae, tokens, at_most, beside)
 
     def end() -> Statistics:
         with torch.inference_mode():
-            fired = Firings.none(tokens.x) if firing is None else firing.result()
-            return _statistics(sae, items, tokens, fired)
+            return _statistics(sae, items, tokens, *found())
 
     return end
+
+
+def _begin(
+    sae: Encoder | None, tokens: Tokens, at_most: int | None, beside: Executor
+) -> Callable[[], tuple[Firings, Errors]]:
+    """What fires, with the error terms, to be called for."""
+    if sae is None:
+        return lambda: (Firings.none(tokens.x), _errors(None, tokens, Firings.none(tokens.x)))
+    if isinstance(sae, SAE) and sae.queues:
+        return partial(
+            _queued, sae, tokens, at_most, on_device.begin(sae, tokens, at_most, on_device.link_to(sae.device))
+        )
+    firing = beside.submit(sae.firings, tokens.x, at_most)
+    return lambda: _explained(sae, tokens, firing.result())
+
+
+def _queued(
+    sae: SAE, tokens: Tokens, at_most: int | None, wait: Callable[[], tuple[Firings, Errors] | None]
+) -> tuple[Firings, Errors]:
+    if (found := wait()) is not None:
+        return found
+    if at_most is not None:
+        raise TooManyFirings
+    return _explained(sae, tokens, sae.firings(tokens.x))  # one request in which a great deal fires
+
+
+def _explained(sae: Encoder, tokens: Tokens, fired: Firings) -> tuple[Firings, Errors]:
+    """With the error terms; both on the host."""
+    return fired.cpu(), _errors(sae, tokens, fired)
 
 
 class _AtOnce(Executor):
@@ -97,11 +135,12 @@ class _AtOnce(Executor):
         return done
 
 
-def _statistics(sae: Encoder | None, items: Sequence[Item], tokens: Tokens, fired: Firings) -> Statistics:
-    errors = _errors(sae, tokens, fired)
+def _statistics(
+    sae: Encoder | None, items: Sequence[Item], tokens: Tokens, fired: Firings, errors: Errors
+) -> Statistics:
     largest = torch.finfo(fired.value.dtype).max
     value = fired.value.double().nan_to_num_(nan=0.0, posinf=largest, neginf=-largest)  # float16 ends at 65,504
-    firings = Fired(*(column.cpu().numpy() for column in (fired.token, fired.feature, value)))
+    firings = Fired(fired.token.numpy(), fired.feature.numpy(), value.numpy())
     firings.value[tokens.massive[firings.token]] = 0.0
     maxima = _maxima(tokens, firings, sae.d_sae if sae else 1)
     fit_x, fit_bounds = _fit_tokens(items, tokens)
@@ -126,22 +165,19 @@ def _statistics(sae: Encoder | None, items: Sequence[Item], tokens: Tokens, fire
 def _errors(sae: Encoder | None, tokens: Tokens, fired: Firings) -> Errors:
     if tokens.target is None or not tokens.in_error.any():
         return Errors(*np.zeros((4, 0)))
-    chosen = torch.from_numpy(tokens.in_error).to(tokens.x.device)
+    chosen = torch.from_numpy(tokens.in_error)
     y = tokens.target[chosen]
-    target_sq = y.square().sum(1).double().cpu().numpy()
     if sae is None:
-        return Errors(target_sq, *np.zeros((3, len(y))))
-    xhat = sae.reconstruct_from(tokens.x[chosen], fired.of_tokens(chosen)).float()
-    xhat = xhat.where(xhat.isfinite().all(dim=1, keepdim=True), 0.0)  # of which float16 has no number: not explained
-    others = ((y - xhat).square().sum(1), (y * xhat).sum(1), xhat.square().sum(1))
-    return Errors(target_sq, *(column.double().cpu().numpy() for column in others))
+        return Errors(square_sums(y), *np.zeros((3, len(y))))
+    xhat = sae.reconstruct_from(tokens.x[chosen], fired.of_tokens(chosen)).cpu()
+    return Errors(square_sums(y), *error_terms(y, xhat).numpy())
 
 
 def _target_sum(tokens: Tokens) -> Doubles:
     """[n, d_out] over the tokens of the error terms; [n, 0] where there is no target."""
     if tokens.target is None:
         return np.zeros((len(tokens.counts), 0))
-    return rows_of(tokens.requests, tokens.target, tokens.in_error).cpu().numpy()
+    return rows_of(tokens.requests, tokens.target, tokens.in_error).numpy()
 
 
 def _maxima(tokens: Tokens, fired: Fired, d_sae: int) -> PerFeature:
@@ -169,5 +205,5 @@ def _fit_tokens(items: Sequence[Item], tokens: Tokens) -> tuple[torch.Tensor, ND
     """The tokens [k, d_in] that enter fit moments, and where those of each request begin."""
     in_fit = np.array([shape.projector_version == FIT for shape, _ in items], np.bool_)
     chosen = in_fit[tokens.request] & ~tokens.massive
-    x = tokens.x[torch.from_numpy(chosen).to(tokens.x.device)] if chosen.any() else tokens.x[:0]
+    x = tokens.x[torch.from_numpy(chosen)] if chosen.any() else tokens.x[:0]
     return x, bounds_of(tokens.request[chosen], len(items))

@@ -36,7 +36,6 @@ class Site:
     names: SiteSettings
     sae: SAE | None = None
     d_out: int = 0
-    device: str = "cpu"
     sae_bytes: int = 0  # 0 where an entry before holds the same SAE
     examples: ExampleRule | None = None
 
@@ -65,7 +64,6 @@ class LaneEntry:
     sae: Encoder | None
     d_in: int
     d_out: int
-    device: str
     examples: ExampleRule | None = None
     has_dtype: bool = True
 
@@ -168,9 +166,9 @@ class Lanes:
         projector = self._projectors.get(lane.lane_id)
         d_in = sae.d_in if sae else projector[0].d_in if projector else snapshot.acts.shape[1]
         if site is None:
-            entry = LaneEntry(shape, sae, d_in, 0, "cpu")
+            entry = LaneEntry(shape, sae, d_in, 0)
         else:
-            entry = LaneEntry(shape, sae, d_in, site.d_out, site.device, site.examples)
+            entry = LaneEntry(shape, sae, d_in, site.d_out, site.examples)
         return self._shaped(entry, projector) if projector and _fits(projector, entry) else entry
 
     def _shaped(self, entry: LaneEntry, projector: Projector | None) -> LaneEntry:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from stream_interp.encode.spans import Groups
 from stream_interp.encode.tokens import Bools
+from stream_interp.sae.blocks import BLOCK_TOKENS, blocks
 
 Doubles = NDArray[np.float64]
 
@@ -50,9 +51,27 @@ def sums_of(groups: Groups, values: NDArray[np.generic] | None, where: Bools) ->
 
 def rows_of(groups: Groups, values: torch.Tensor, where: Bools) -> torch.Tensor:
     """[n, d] float64: the same of rows [t, d]."""
-    chosen = torch.from_numpy(where).to(values.device)
-    total = torch.zeros(groups.n, values.shape[1], dtype=torch.float64, device=values.device)
-    return total.index_add_(0, torch.from_numpy(groups.of_token[where]).to(values.device), values[chosen].double())
+    total = torch.zeros(groups.n, values.shape[1], dtype=torch.float64)
+    return total.index_add_(0, torch.from_numpy(groups.of_token[where]), values[torch.from_numpy(where)].double())
+
+
+def square_sums(y: torch.Tensor) -> Doubles:
+    """[k] ‖y‖² of each row."""
+    return y.square().sum(1).double().numpy()
+
+
+def error_terms(y: torch.Tensor, xhat: torch.Tensor) -> torch.Tensor:
+    """[3, k] float64 ‖y − ŷ‖², ⟨y, ŷ⟩ and ‖ŷ‖² of the rows of `y` and `xhat` [k, d_out], on their device.
+
+    A row of which float16 has no number is not explained. In blocks, for a device may sum a row in another order where
+    there are more of them.
+    """
+    parts = [torch.zeros(3, 0, dtype=torch.float64, device=y.device)]
+    for (_, rows, of_y), (_, _, made) in zip(blocks(y, BLOCK_TOKENS), blocks(xhat.float(), BLOCK_TOKENS), strict=True):
+        finite = made.where(made.isfinite().all(dim=1, keepdim=True), 0.0)
+        terms = ((of_y - finite).square().sum(1), (of_y * finite).sum(1), finite.square().sum(1))
+        parts.append(torch.stack(terms)[:, :rows].double())
+    return torch.cat(parts, 1)
 
 
 def error_sums(groups: Groups, errors: Errors, in_error: Bools, where: Bools) -> list[Doubles]:

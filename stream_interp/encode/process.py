@@ -162,7 +162,7 @@ class Encode:
 
     def _begin(self, sae: Encoder | None, batch: list[Work], at_most: int | None, beside: Executor) -> End:
         items = [(work.entry.shape, work.request) for work in batch]
-        end_encoding = begin_batch(sae, items, batch[0].entry.device, at_most, beside)
+        end_encoding = begin_batch(sae, items, at_most, beside)
 
         def end() -> Statistics:
             stats = end_encoding()

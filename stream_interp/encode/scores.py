@@ -56,13 +56,13 @@ def _mahalanobis(items: Sequence[Item], tokens: Tokens, ordinary: Bools, n: Doub
     if all(shape.mean is None for shape in shapes):
         return distance
     total = rows_of(tokens.spans.tokens, tokens.x, ordinary)
-    mean = total / torch.from_numpy(n).to(total.device)[:, None]
+    mean = total / torch.from_numpy(n)[:, None]
     for shape in shapes:
         if shape.mean is not None and shape.whitening is not None and len(shape.whitening):
             rows = np.flatnonzero(_has_shape(items, shape)[tokens.spans.request])
-            centred = moment_coordinates(mean[rows], shape.lane) - shape.mean.to(mean.device)
-            whitened = product(centred, shape.whitening.to(mean.device).T, _REQUESTS_BLOCK)
-            distance[rows] = whitened.square().sum(1).cpu().numpy()
+            centred = moment_coordinates(mean[rows], shape.lane) - shape.mean
+            whitened = product(centred, shape.whitening.T, _REQUESTS_BLOCK)
+            distance[rows] = whitened.square().sum(1).numpy()
     return distance
 
 

@@ -33,7 +33,7 @@ def load_sites(settings: Settings) -> list[Site]:
             sites.append(Site(names))
             continue
         size = sae.memory_bytes if is_new else 0
-        sites.append(Site(names, sae, sae.config.d_out, str(sae.device), size, rules[names.examples]))
+        sites.append(Site(names, sae, sae.config.d_out, size, rules[names.examples]))
     return sites
 
 

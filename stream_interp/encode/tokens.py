@@ -28,7 +28,7 @@ class Tokens:
         counts: [n] counted tokens of each request.
         starts: [n] position of the first of them, -1 where there is none.
         too_short: [n] below unit_tokens, or without any token.
-        x: [t, d_in] float32 on the device.
+        x: [t, d_in] float32.
         target: [t, d_out], what the SAE explains: x, or of transcoders what the request brought along; None: nothing.
         sq_norm: [t] float32, ‖x‖².
         request: [t] the place of its request, ascending.
@@ -54,7 +54,7 @@ class Tokens:
         return Groups(self.request, len(self.counts))
 
     @classmethod
-    def of(cls, items: Sequence[Item], device: str, explains: Literal["input", "output", "nothing"]) -> Tokens:
+    def of(cls, items: Sequence[Item], explains: Literal["input", "output", "nothing"]) -> Tokens:
         """The tokens of requests of one width, in order, for an SAE that explains so much of them."""
         counts = np.array([counted(request) for _, request in items], np.int64)
         units, blocks, shorts = (
@@ -75,8 +75,8 @@ class Tokens:
         every = np.array([shape.error_every for shape, _ in items], np.int64)[request]
         return cls(
             counts=counts, starts=np.array([_start(r, n) for (_, r), n in zip(items, counts, strict=True)], np.int64),
-            too_short=counts < np.maximum(units, 1), x=x.to(device), sq_norm=of_x.total, request=request,
-            target=None if target is None else target.to(device), massive=massive,
+            too_short=counts < np.maximum(units, 1), x=x, sq_norm=of_x.total, request=request,
+            target=target, massive=massive,
             spans=Spans.of(units, blocks, shorts, counts, request, place),
             in_error=(_ordinary_place(massive, counts) % every == phases) & ~massive & (target is not None),
         )  # fmt: skip

@@ -87,8 +87,8 @@ class OpenWindow:
             self._moments = Moments(x.shape[1])
         if len(x):
             centred = x - x.double().mean(0).to(x)
-            scatter = (centred.T @ centred).double().cpu().numpy()
-            self._moments.merge(len(x), x.double().sum(0).cpu().numpy(), scatter)
+            scatter = (centred.T @ centred).double().numpy()
+            self._moments.merge(len(x), x.double().sum(0).numpy(), scatter)
 
     def close(self, cut: CutRef, closed_at_ms: int) -> Window:
         """The window's record at the cut that ends it."""

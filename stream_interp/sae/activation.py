@@ -25,6 +25,7 @@ from stream_interp.sae.firings import (
     that_fire,
     top_candidates,
 )
+from stream_interp.sae.queued import fire_on_device
 from stream_interp.sae.threads import one_ahead, one_thread_each
 
 TILE_FEATURES = 1_152  # a tile of both is 2.4 MB in float32
@@ -48,7 +49,9 @@ def fire(canonical: Canonical, z: torch.Tensor, at_most: int | None = None) -> F
         TooManyFirings: more than `at_most`; found out after each block, when one more is under way.
     """
     tiles, parts = _Tiles(canonical), [Firings.none(z)]
-    with one_thread_each(z.device) as run:
+    if z.device.type != "cpu":
+        return fire_on_device(canonical, z, at_most)
+    with one_thread_each() as run:
         begun = (
             (start, rows, run(tiles.of, tiles.units(block, rows))) for start, rows, block in blocks(z, BLOCK_TOKENS)
         )
@@ -122,8 +125,8 @@ class _GroupMax:
 
     def tile(self, pre: torch.Tensor, start: int) -> Firings:
         value, place = pre.reshape(len(pre), -1, self._group).max(dim=2)
-        feature = place + start + torch.arange(0, pre.shape[1], self._group, device=pre.device)
-        token = torch.arange(len(pre), device=pre.device).repeat_interleave(value.shape[1])
+        feature = place + start + torch.arange(0, pre.shape[1], self._group)
+        token = torch.arange(len(pre)).repeat_interleave(value.shape[1])
         return that_fire(token, feature.view(-1), value.view(-1).relu())
 
     def block(self, tiles: Iterator[Firings], rows: int) -> Firings:

@@ -20,6 +20,7 @@ from stream_interp.sae.config import SAEConfig
 from stream_interp.sae.decoding import decode_fired, decode_from_file
 from stream_interp.sae.firings import Firings
 from stream_interp.sae.normalisation import Normalised, normalise
+from stream_interp.sae.queued import Room, find
 
 _SKIP_BLOCK = 64  # rows of a product at once
 
@@ -89,6 +90,31 @@ class SAE:
         with torch.inference_mode():
             return self._fire(normalise(self.canonical.normalisation, floats(x, "x", self.d_in, self.device)), at_most)
 
+    def queue(self, x: torch.Tensor, size: int, explained: NDArray[np.int64]) -> tuple[Room, torch.Tensor]:
+        """What fires in `x` [n, d_in], which is on the SAE's device, and some reconstructions. Waits for nothing.
+
+        Args:
+            size: of the room for what fires.
+            explained: [k] tokens, ascending, whose reconstruction is wanted; none where no decoder is in memory.
+
+        Returns:
+            What fired; the reconstruction [k, d_out].
+        """
+        with torch.inference_mode():
+            normalised = normalise(self.canonical.normalisation, x)
+            z = self._centred(normalised)
+            if not len(explained):
+                return find(self.canonical, z, size)
+            room, decoded = find(self.canonical, z, size, explained)
+            chosen = torch.from_numpy(explained).to(x.device, non_blocking=True)
+            return room, self._output(x[chosen], normalised.of(chosen), decoded)
+
+    @property
+    def queues(self) -> bool:
+        """`queue` is what is fast: it is on another device than the CPU, with a decoder in its memory or with none."""
+        in_memory = self.canonical.W_dec is None or isinstance(self.canonical.W_dec, torch.Tensor)
+        return self.device.type != "cpu" and in_memory
+
     def subset(self, features: Sequence[int] | NDArray[np.integer[Any]]) -> SAE:
         """An encoder of these features alone, at their share of the cost: its feature i is this one's `features[i]`.
 
@@ -142,10 +168,13 @@ class SAE:
             return self._reconstruct(raw, normalise(self.canonical.normalisation, raw), fired)
 
     def _fire(self, normalised: Normalised, at_most: int | None = None) -> Firings:
+        return fire(self.canonical, self._centred(normalised), at_most)
+
+    def _centred(self, normalised: Normalised) -> torch.Tensor:
         z, centre = normalised.x, self.canonical.centre
         if centre is not None and self.dtype.itemsize < centre.dtype.itemsize:
             z = z - centre  # before rounding: activations far from 0 would lose what sets them apart
-        return fire(self.canonical, z.to(self.dtype), at_most)
+        return z.to(self.dtype)
 
     def _fired(self, acts: Matrix) -> Firings:
         return Firings.of(floats(acts, "acts", self.d_sae, self.device).to(self.dtype))
@@ -162,7 +191,10 @@ class SAE:
         return decode_from_file(fired, n, W_dec, b_dec)
 
     def _reconstruct(self, raw: torch.Tensor, normalised: Normalised, fired: Firings) -> torch.Tensor:
-        output = normalised.undo(self._decode(fired, len(raw))).to(self.dtype)
+        return self._output(raw, normalised, self._decode(fired, len(raw)))
+
+    def _output(self, raw: torch.Tensor, normalised: Normalised, decoded: torch.Tensor) -> torch.Tensor:
+        output = normalised.undo(decoded).to(self.dtype)
         W_skip = self.canonical.W_skip
         return output if W_skip is None else output.add_(product(raw.to(self.dtype), W_skip, _SKIP_BLOCK))
 

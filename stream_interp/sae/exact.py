@@ -77,7 +77,7 @@ class Exact:
             TooManyFirings: more than `at_most`; found out after each block, when one more is under way.
         """
         parts, starts = [Firings.none(z)], range(0, len(self._bias), TILE_FEATURES)
-        with torch.inference_mode(), one_thread_each(z.device) as run:
+        with torch.inference_mode(), one_thread_each() as run:
             begun = (
                 (token, run(self._tile, [(tokens, may_fire, start) for start in starts]))
                 for token, tokens, may_fire in self._blocks(z)

@@ -41,10 +41,14 @@ class Firings(NamedTuple):
         acts[self.token, self.feature] = self.value
         return acts
 
+    def cpu(self) -> Firings:
+        """On the host."""
+        return Firings(*(column.cpu() for column in self))
+
     def of_tokens(self, chosen: torch.Tensor) -> Firings:
         """What fired in the tokens where `chosen` [n] bool holds, which are counted anew from 0."""
-        kept = marked(chosen[self.token].cpu().numpy().view(np.uint8))
-        place = torch.from_numpy(kept).to(self.token.device)
+        chosen = chosen.to(self.token.device)
+        place = torch.from_numpy(marked(chosen[self.token].cpu().numpy().view(np.uint8))).to(self.token.device)
         return Firings((chosen.cumsum(0) - 1)[self.token[place]], self.feature[place], self.value[place])
 
     def halves(self, n: int) -> tuple[Firings, Firings]:
@@ -56,9 +60,6 @@ class Firings(NamedTuple):
 
 def entries_above(pre: torch.Tensor, threshold: torch.Tensor) -> Firings:
     """The entries of `pre` [n, width] that are not `<= threshold` [width]; NaN is among them."""
-    if pre.device.type != "cpu":
-        token, feature = (~(pre <= threshold)).nonzero(as_tuple=True)
-        return Firings(token, feature, pre[token, feature])
     entries = _array(pre)
     return _open_entries(pre, entries, np.less_equal(entries, _array(threshold)))
 
@@ -66,13 +67,9 @@ def entries_above(pre: torch.Tensor, threshold: torch.Tensor) -> Firings:
 def top_candidates(pre: torch.Tensor, k: int) -> Firings:
     """Entries of `pre` [n, width] above 0 with the `k` largest of each row among them; NaN is, too.
 
-    On a CPU a row is cut into 3·k pieces; k of them reach the k-th largest of their maxima, so what lies below that
+    A row is cut into 3·k pieces; k of them reach the k-th largest of their maxima, so what lies below that
     is not among the k largest entries.
     """
-    if pre.device.type != "cpu":
-        value, feature = pre.topk(min(k, pre.shape[1]), dim=1)
-        token, place = (~(value <= 0)).nonzero(as_tuple=True)
-        return Firings(token, feature[token, place], value[token, place])
     entries = _array(pre)
     n, width = entries.shape
     pieces = min(3 * k, width)
@@ -136,7 +133,7 @@ def that_fire(token: torch.Tensor, feature: torch.Tensor, value: torch.Tensor) -
 def by_token(parts: Iterable[Firings], n: int) -> Firings:
     """All in order of their tokens, which are below `n`; of each token in the order given."""
     token, feature, value = map(torch.cat, zip(*parts, strict=True))
-    if token.device.type != "cpu" or n > np.iinfo(np.uint16).max:
+    if n > np.iinfo(np.uint16).max:
         order = torch.argsort(token, stable=True)
         return Firings(token[order], feature[order], value[order])
     place = np.argsort(token.numpy().astype(np.uint16), kind="stable")  # a radix sort, of integers so short

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 
+from stream_interp.sae.blocks import BLOCK_TOKENS, blocks
 from stream_interp.sae.config import Normalisation
 
 _LAYER_NORM_EPS = 1e-5
@@ -24,14 +25,23 @@ class Normalised(NamedTuple):
             output = output * self.scale
         return output if self.shift is None else output + self.shift
 
+    def of(self, chosen: torch.Tensor | slice) -> Normalised:
+        """Of some tokens, by their index."""
+        scale, shift = (None if column is None else column[chosen] for column in self[1:])
+        return Normalised(self.x[chosen], scale, shift)
+
 
 def normalise(kind: Normalisation, x: torch.Tensor) -> Normalised:
     """Applies `kind` to `x` [n, d_in], in float32 or better. What is the same for every token was folded at load."""
     if kind in {"none", "expected_average_only_in", "mean_std"}:
         return Normalised(x)
     per_token = _layer_norm if kind.startswith("layer_norm") else _constant_norm
-    normalised = per_token(_at_least_float32(x))
-    return Normalised(normalised.x) if kind.endswith("_in") else normalised
+    wide = _at_least_float32(x)
+    parts = [per_token(wide[:0])]  # in blocks: a device may sum a row in another order where there are more of them
+    parts += [per_token(block).of(slice(rows)) for _, rows, block in blocks(wide, BLOCK_TOKENS)]
+    all_x, *columns = zip(*parts, strict=True)
+    scale, shift = (None if column[0] is None else torch.cat(column) for column in columns)
+    return Normalised(torch.cat(all_x)) if kind.endswith("_in") else Normalised(torch.cat(all_x), scale, shift)
 
 
 def _at_least_float32(x: torch.Tensor) -> torch.Tensor:

@@ -45,15 +45,12 @@ _pool = _Pool()
 
 
 @contextmanager
-def one_thread_each(device: torch.device) -> Iterator[Callable[[Callable[[_T], _R], Iterable[_T]], Iterator[_R]]]:
+def one_thread_each() -> Iterator[Callable[[Callable[[_T], _R], Iterable[_T]], Iterator[_R]]]:
     """A `map` that works on as many items at once as torch may use threads; inside, torch uses one for each.
 
-    Who is within another's, in whatever thread, shares its threads. Elsewhere than on a CPU it is the plain `map`.
+    Who is within another's, in whatever thread, shares its threads.
     Until it ends, torch uses one thread in the caller, and in threads that use it for the first time.
     """
-    if device.type != "cpu":
-        yield map
-        return
     pool, threads = _pool, torch.get_num_threads()  # the caller's own: torch counts for each thread
     torch.set_num_threads(1)
     executor = pool.enter(threads)

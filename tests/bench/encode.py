@@ -55,7 +55,7 @@ def window_of(entry: LaneEntry, items: list[Snapshot]) -> None:
 
 def into_windows(sae: Encoder | None, batch: list[Work], at_most: int | None, beside: Executor) -> End:
     """What ENCODE does with a batch."""
-    end_encoding = begin_batch(sae, [(work.entry.shape, work.request) for work in batch], "cpu", at_most, beside)
+    end_encoding = begin_batch(sae, [(work.entry.shape, work.request) for work in batch], at_most, beside)
 
     def end() -> Statistics:
         stats = end_encoding()
@@ -103,7 +103,7 @@ def _int8_product(sae: SAE, x: torch.Tensor) -> Callable[[], object]:
     units = [(q, start) for q in torch.split(screen.rounded(x).q, BLOCK_TOKENS) for start in starts]
 
     def product() -> None:
-        with one_thread_each(sae.device) as run:
+        with one_thread_each() as run:
             deque(run(lambda unit: screen.above(*unit), units), maxlen=0)
 
     return product

@@ -47,7 +47,7 @@ def entry_of(sae: SAE, *, calibrated: bool = True) -> LaneEntry:
     }  # fmt: skip
     lane = Lane(model_id=MODEL, hook_name=HOOK, sae_fingerprint=sae.fingerprint)
     shape = LaneShape(lane=lane, **(more if calibrated else {}))  # type: ignore[arg-type]
-    return LaneEntry(shape, sae, sae.d_in, sae.d_in, "cpu")
+    return LaneEntry(shape, sae, sae.d_in, sae.d_in)
 
 
 def snapshots(d_in: int, requests: int) -> list[Snapshot]:

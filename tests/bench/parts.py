@@ -54,7 +54,7 @@ def _examples() -> Row:
         records.append(Consumed(ACTIVATIONS, 0, k, 0, envelope.key, envelope.headers, envelope.value))
 
     def cut_of(rule: ExampleRule | None) -> Callable[[], None]:
-        lanes = Lanes([Site(SiteSettings(), sae, D_IN, "cpu", 0, rule)])
+        lanes = Lanes([Site(SiteSettings(), sae, D_IN, 0, rule)])
 
         def cut() -> None:
             partition = InputPartition(ACTIVATIONS, 0, lanes, Settings(), Position(b=0), 0, 0.0)

@@ -33,7 +33,7 @@ class Encoded:
         self.batches: list[list[Work]] = []
 
     def __call__(self, sae, batch, at_most, beside):
-        end_encoding = begin_batch(sae, [(w.entry.shape, w.request) for w in batch], "cpu", None, beside)
+        end_encoding = begin_batch(sae, [(w.entry.shape, w.request) for w in batch], None, beside)
 
         def end():
             stats = end_encoding()
@@ -47,7 +47,7 @@ class Encoded:
 
 
 def entry(hook: str, sae=SAE) -> LaneEntry:
-    return LaneEntry(LaneShape(lane=Lane(model_id="m", hook_name=hook), massive="off"), sae, 5, 5, "cpu")
+    return LaneEntry(LaneShape(lane=Lane(model_id="m", hook_name=hook), massive="off"), sae, 5, 5)
 
 
 def cut_of(windows: list[tuple[LaneEntry, OpenWindow]], requests: int, seed: int = 0) -> OpenCut:
@@ -222,7 +222,7 @@ def test_the_next_batch_is_begun_before_one_ends(monkeypatch):
     def begin(_sae, batch, _at_most, beside):
         name = batch[0].request.request_id
         order.append(f"begin {name}")
-        end = begin_batch(SAE, [(w.entry.shape, w.request) for w in batch], "cpu", None, beside)
+        end = begin_batch(SAE, [(w.entry.shape, w.request) for w in batch], None, beside)
         return lambda: (order.append(f"end {name}"), end())[1]
 
     Batches(begin).work_off([cut_of([window_of(entry("a"))], 3)], [])

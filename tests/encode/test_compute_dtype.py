@@ -88,7 +88,7 @@ class Encode:
         self.partition, self.offset = started(settings(), lanes=self.lanes), 0
 
     def _begin(self, sae, batch, at_most, beside):
-        end_encoding = begin_batch(sae, [(work.entry.shape, work.request) for work in batch], "cpu", at_most, beside)
+        end_encoding = begin_batch(sae, [(work.entry.shape, work.request) for work in batch], at_most, beside)
 
         def end():
             stats = end_encoding()
@@ -209,7 +209,7 @@ def test_nothing_is_proposed_once_the_projector_is_there(folder, sae, monkeypatc
 
 def _work(sae, hook: str, n: int, **shape) -> Work:
     lane = LaneShape(lane=Lane(model_id="m", hook_name=hook), **shape)
-    entry = LaneEntry(lane, sae, D_IN, D_IN, "cpu")
+    entry = LaneEntry(lane, sae, D_IN, D_IN)
     request = Request(request_id="r", acts=tokens(n, seed=0).reshape(-1, D_IN))
     return Work(OpenWindow(lane, "float32", D_IN, D_SAE), entry, request)
 

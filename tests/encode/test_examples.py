@@ -149,7 +149,7 @@ def test_hashed_is_the_hmac_of_the_id():
 def in_a_cut(examples_rule):
     """A partition with four requests, one of them too short, worked off and closed."""
     sae = IntegerSAE(3, D_SAE, seed=2)
-    lanes = Lanes([Site(SiteSettings(), sae, 3, "cpu", 0, examples_rule)])
+    lanes = Lanes([Site(SiteSettings(), sae, 3, 0, examples_rule)])
     partition = started(settings(), lanes=lanes)
     feed(partition, [record(Chunk(f"request-{k}"), k) for k in range(4)])
     closed = partition.close()

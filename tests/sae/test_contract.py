@@ -213,6 +213,21 @@ def test_firings_decided_exactly_are_those_of_the_publishing_tool(opened: Open, 
 
 
 @every_golden
+def test_what_is_queued_is_that_of_the_publishing_tool(opened: Open, folder: Path) -> None:
+    loaded, golden, meta = opened(folder)
+    in_memory = isinstance(loaded.canonical.W_dec, torch.Tensor)
+    x, explained = golden["x"].float(), np.arange(len(golden["x"]) if in_memory else 0)
+    room, xhat = loaded.queue(x, len(x) * loaded.d_sae, explained)
+    fired = room.firings(loaded.d_sae)
+    assert fired is not None
+    acts = fired.dense(len(x), loaded.d_sae)
+    assert torch.equal(acts != 0, golden["feature_acts"] != 0)
+    torch.testing.assert_close(acts, golden["feature_acts"], rtol=0, atol=meta["feature_acts_atol"])
+    if in_memory:
+        torch.testing.assert_close(xhat, golden["reconstruction"], rtol=0, atol=meta["reconstruction_atol"])
+
+
+@every_golden
 def test_the_memory_that_is_asked_for_is_what_it_takes(opened: Open, folder: Path) -> None:
     loaded, _, _ = opened(folder)
     assert opened(folder, max_memory_bytes=loaded.memory_bytes)[0].fingerprint == loaded.fingerprint

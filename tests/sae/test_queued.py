@@ -1,0 +1,118 @@
+"""What is queued without waiting equals what tiles find, and no step of it could wait."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+
+from stream_interp.sae.activation import fire
+from stream_interp.sae.blocks import BLOCK_TOKENS
+from stream_interp.sae.canonical import Canonical
+from stream_interp.sae.config import SAEConfig
+from stream_interp.sae.encoder import SAE
+from stream_interp.sae.firings import Firings, TooManyFirings
+from stream_interp.sae.queued import DECODED_TOKENS, find, fire_on_device
+from tests.sae.test_firings import D_SAE, RULES, _canonical, _pre
+
+
+def _same(one: Firings, other: Firings) -> bool:
+    return all(map(torch.equal, one, other))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rule", RULES)
+def test_what_fires_is_what_tiles_find(rule: str, dtype: torch.dtype) -> None:
+    options, _ = RULES[rule]
+    own = {
+        name: tuple(t.to(dtype) for t in value) if isinstance(value, tuple)
+        else value.to(dtype) if isinstance(value, torch.Tensor) else value
+        for name, value in options.items()
+    }  # fmt: skip
+    canonical, pre = _canonical(dtype=dtype, **own), torch.randn(700, D_SAE).to(dtype)
+    if canonical.k is not None:
+        pre = torch.stack([torch.randperm(D_SAE) for _ in pre]).to(dtype) - 900  # of equal ones each takes its own
+    for n in (0, 1, BLOCK_TOKENS, 700):
+        assert _same(fire_on_device(canonical, pre[:n], None), fire(canonical, pre[:n]))
+
+
+def test_nan_fires() -> None:
+    pre = _pre(3)
+    pre[1, 4] = float("nan")
+    for options, _ in RULES.values():
+        fired = fire_on_device(_canonical(**options), pre, None)
+        assert fired.value[fired.token == 1].isnan().any()
+        assert not fired.value[fired.token != 1].isnan().any()
+
+
+def test_room_grows_where_nobody_set_a_bound_and_is_kept_to_where_somebody_did() -> None:
+    canonical, x = _canonical(b_enc=torch.ones(D_SAE)), torch.zeros(BLOCK_TOKENS + 3, D_SAE)
+    everything = len(x) * D_SAE
+    assert len(fire_on_device(canonical, x, None).token) == everything
+    assert len(fire_on_device(canonical, x, everything).token) == everything
+    with pytest.raises(TooManyFirings):
+        fire_on_device(canonical, x, everything - 1)
+    for size in (0, 1, 5, everything - 1):
+        room, _ = find(canonical, x, size)
+        assert room.fired == everything
+        assert room.firings(D_SAE) is None
+
+
+@pytest.mark.parametrize("options", [{}, {"k": 20}], ids=["threshold", "top k"])
+def test_a_row_never_depends_on_its_neighbours(options: dict[str, object]) -> None:
+    rng, d_in, d_out, n = torch.Generator().manual_seed(5), 64, 64, BLOCK_TOKENS + 200
+    W_dec, x = torch.randn(2_000, d_out, generator=rng), torch.randn(n, d_in, generator=rng)
+    canonical = _canonical(d_in, 2_000, W_dec=W_dec, b_dec=torch.zeros(d_out), **options)
+    whole = fire_on_device(canonical, x, None).dense(n, 2_000)
+    _, outputs = find(canonical, x, 1, np.arange(n))
+    for start, end in ((0, 1), (7, 30), (BLOCK_TOKENS - 3, n)):
+        assert torch.equal(fire_on_device(canonical, x[start:end], None).dense(end - start, 2_000), whole[start:end])
+        some = np.arange(0, end - start, 3)
+        assert torch.equal(find(canonical, x[start:end], 1, some)[1], outputs[start + some])
+
+
+@pytest.mark.parametrize("normalisation", ["none", "layer_norm", "constant_norm_rescale", "layer_norm_in"])
+def test_reconstructions_are_those_of_the_sparse_decoder(normalisation: str) -> None:
+    made, x = _sae(normalisation), torch.randn(BLOCK_TOKENS + 90, 30, generator=torch.Generator().manual_seed(1))
+    explained = np.flatnonzero(np.arange(len(x)) % 7 == 2)
+    assert len(explained) > 2 * DECODED_TOKENS
+    room, xhat = made.queue(x, 10**6, explained)
+    assert _same(room.firings(made.d_sae) or Firings.none(x), made.firings(x))
+    torch.testing.assert_close(xhat, made.reconstruct(x)[explained], rtol=1e-5, atol=1e-5)
+    nothing = made.queue(x, 10**6, explained[:0])[1]
+    assert len(nothing) == 0
+
+
+@pytest.mark.parametrize("options", [options for options, _ in RULES.values()], ids=list(RULES))
+def test_nothing_waits_for_the_device(options: dict[str, object]) -> None:
+    """Tensors on `meta` have no numbers: whatever would wait for one, or for a size, raises."""
+    canonical, x = _on_meta(_canonical(**options)), torch.randn(700, D_SAE, device="meta")
+    room, xhat = replace(_sae(), canonical=canonical).queue(x, 1_000, np.arange(0, 700, 20))
+    assert room.value.shape == (1_001,)
+    assert xhat.shape == (35, 1)
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        room.firings(D_SAE)
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        (torch.randn(3, 3, device="meta") > 0).nonzero()
+
+
+def _sae(normalisation: str = "none") -> SAE:
+    rng, d_sae = torch.Generator().manual_seed(2), 80
+    W_enc = torch.randn(30, d_sae, generator=rng) / 30**0.5
+    canonical = _canonical(
+        30, d_sae, W_enc=W_enc, W_dec=W_enc.T.contiguous(), b_dec=torch.ones(30), normalisation=normalisation,
+        threshold=torch.full((d_sae,), 0.3), W_skip=torch.randn(30, 30, generator=rng),
+    )  # fmt: skip
+    config = SAEConfig(family="saelens", architecture="jumprelu", d_in=30, d_sae=d_sae, d_out=30, centred=False)
+    return SAE(config, "f" * 64, canonical)
+
+
+def _on_meta(canonical: Canonical) -> Canonical:
+    def moved(value: object) -> object:
+        if isinstance(value, tuple):
+            return tuple(moved(v) for v in value)
+        return value.to("meta") if isinstance(value, torch.Tensor) else value
+
+    return Canonical(**{f.name: moved(getattr(canonical, f.name)) for f in fields(canonical)})
