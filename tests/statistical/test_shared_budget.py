@@ -24,14 +24,14 @@ DRIFT = DriftSettings(clock="requests")
 pytestmark = pytest.mark.statistical
 
 
-def armed_at(requests_per_week: float) -> armed.Tests:
+def armed_at(requests_per_week: float, false_alarms_per_week: float = DRIFT.false_alarms_per_week) -> armed.Tests:
     rng = np.random.default_rng(0)
     fired = np.round(RATE * BASELINE).astype(np.int64)
     arrays = {
         "requests_fired": fired, "mag_sum": fired * STRENGTH,
         "calibration_scores": rng.standard_normal((2_000, len(SCORES))).astype(np.float32),
     }  # fmt: skip
-    drift = structs.replace(DRIFT, requests_per_week=requests_per_week)
+    drift = structs.replace(DRIFT, requests_per_week=requests_per_week, false_alarms_per_week=false_alarms_per_week)
     return armed.build(structs.replace(header(), requests=BASELINE), arrays, drift)
 
 
@@ -40,6 +40,12 @@ def null(rng: np.random.Generator, n: int, rate: np.ndarray) -> Requests:
     bounds = np.searchsorted(request, np.arange(n + 1))
     scores = rng.standard_normal((n, len(SCORES))).astype(np.float32)
     return Requests(bounds, feature, rng.uniform(0, 2 * STRENGTH, len(feature)), scores)
+
+
+def boundary(tests: armed.Tests) -> np.ndarray:
+    """Rates at the edge of what the up-tests allow."""
+    up = tests.unit.features["rate up"]
+    return np.where(up.armed, up.p, RATE).astype(np.float64)
 
 
 def alarms_in(tests: armed.Tests, requests_per_week: float, rate: np.ndarray, seed: int) -> int:
@@ -66,9 +72,15 @@ def test_every_group_is_armed_and_shares_add_up() -> None:
 def test_alarms_in_50_weeks_stay_within_the_budget(requests_per_week: float, on_the_boundary: bool) -> None:
     """With every rate as in the baseline, and with every rate at the edge of what an up-test allows."""
     tests = armed_at(requests_per_week)
-    up = tests.unit.features["rate up"]
-    rate = np.where(up.armed, up.p, RATE).astype(np.float64) if on_the_boundary else RATE
-    found = alarms_in(tests, requests_per_week, rate, seed=1)
-    print(f"{requests_per_week:,.0f} requests a week, boundary {on_the_boundary}: {found} alarms of {WEEKS}")
-    assert poisson_interval(found)[0] <= WEEKS * DRIFT.false_alarms_per_week
-    assert found >= 1 or not on_the_boundary or requests_per_week < 2_000
+    found = alarms_in(tests, requests_per_week, boundary(tests) if on_the_boundary else RATE, seed=1)
+    allowed = WEEKS * DRIFT.false_alarms_per_week
+    print(f"{requests_per_week:,.0f} requests a week, boundary {on_the_boundary}: {found} alarms, {allowed:g} allowed")
+    assert poisson_interval(found)[0] <= allowed
+
+
+def test_thresholds_of_a_larger_budget_break_this_one() -> None:
+    """The negative control: what is counted above are alarms that can come."""
+    tests = armed_at(2_000, 100 * DRIFT.false_alarms_per_week)
+    found = alarms_in(tests, 2_000, boundary(tests), seed=1)
+    print(f"thresholds of 100 times the budget: {found} alarms")
+    assert poisson_interval(found)[0] > WEEKS * DRIFT.false_alarms_per_week
