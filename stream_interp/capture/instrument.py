@@ -19,13 +19,20 @@ if TYPE_CHECKING:
 
     from stream_interp.capture.tensors import ArrayLike
 
-RequestIds = Sequence[object] | Callable[[], Sequence[object]] | None
+PerRequest = Sequence[object] | Callable[[], Sequence[object]] | None
 
 
 class Producer(Protocol):
     """What the hooks need of a `SnapshotProducer`."""
 
-    def send_batch(self, hook_name: str, request_ids: Sequence[str], arrays: Mapping[str, ArrayLike]) -> bool:
+    def send_batch(
+        self,
+        hook_name: str,
+        request_ids: Sequence[str],
+        arrays: Mapping[str, ArrayLike],
+        *,
+        group_keys: Sequence[str] | None = None,
+    ) -> bool:
         """Queues one hook's activations."""
 
     def drop(self, reason: str, detail: str = "", requests: int = 1) -> None:
@@ -34,7 +41,11 @@ class Producer(Protocol):
 
 @contextmanager
 def instrument(
-    model: torch.nn.Module, hooks: Sequence[str], producer: Producer, request_ids: RequestIds = None
+    model: torch.nn.Module,
+    hooks: Sequence[str],
+    producer: Producer,
+    request_ids: PerRequest = None,
+    group_keys: PerRequest = None,
 ) -> Iterator[None]:
     """Sends the outputs of submodules while the context is open: one snapshot per request and hook of each forward.
 
@@ -51,12 +62,13 @@ def instrument(
         producer: where the snapshots go.
         request_ids: [B] ids of the current batch, or a function that returns them, called once a forward; default:
             new random ids.
+        group_keys: [B] the same for requests that hang together (of a session, a customer), or a function as above.
 
     Raises:
         UsageError: a hook that the model does not have.
     """
     modules = _named(model, hooks)
-    capture = _Capture(model, producer, request_ids)
+    capture = _Capture(model, producer, request_ids, group_keys)
     with ExitStack() as stack:
         handles = [
             model.register_forward_pre_hook(capture.on_forward, with_kwargs=True),
@@ -80,8 +92,8 @@ def _named(model: torch.nn.Module, hooks: Sequence[str]) -> dict[str, torch.nn.M
 class _Forward:
     """What the hooks of one forward share."""
 
-    def __init__(self, ids: list[str] | None, mask: torch.Tensor | None) -> None:
-        self.ids, self.mask = ids, mask
+    def __init__(self, ids: list[str] | None, group_keys: list[str] | None, mask: torch.Tensor | None) -> None:
+        self.ids, self.group_keys, self.mask = ids, group_keys, mask
         self.seen: set[str] = set()
 
     def ids_of(self, n_requests: int) -> list[str]:
@@ -93,20 +105,26 @@ class _Forward:
         return self.ids
 
 
+def _asked(given: PerRequest) -> list[str] | None:
+    of_batch = given() if callable(given) else given
+    return None if of_batch is None else [str(one) for one in of_batch]
+
+
 class _Capture:
     """The hooks of one `instrument`. Forwards may run in several threads, and inside each other."""
 
-    def __init__(self, model: torch.nn.Module, producer: Producer, request_ids: RequestIds) -> None:
-        self._producer, self._request_ids = producer, request_ids
+    def __init__(
+        self, model: torch.nn.Module, producer: Producer, request_ids: PerRequest, group_keys: PerRequest
+    ) -> None:
+        self._producer, self._request_ids, self._group_keys = producer, request_ids, group_keys
         self._signature = inspect.signature(model.forward)
         self._thread = threading.local()
 
     def on_forward(self, _: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Opens a forward: asks for its request ids and finds its mask."""
+        """Opens a forward: asks for its request ids and group keys, and finds its mask."""
         forward = None
         try:
-            ids = self._request_ids() if callable(self._request_ids) else self._request_ids
-            forward = _Forward(None if ids is None else [str(i) for i in ids], self._mask(args, kwargs))
+            forward = _Forward(_asked(self._request_ids), _asked(self._group_keys), self._mask(args, kwargs))
         except Exception as error:
             self._count("hook_error", error)
         self._stack().append(forward)
@@ -136,7 +154,8 @@ class _Capture:
     def _send(self, name: str, forward: _Forward, output: torch.Tensor) -> None:
         n_given = len(forward.ids) if forward.ids is not None else None
         arrays = batch_arrays(output.detach(), n_given, forward.mask)
-        self._producer.send_batch(name, forward.ids_of(len(arrays["acts"])), arrays)
+        ids = forward.ids_of(len(arrays["acts"]))
+        self._producer.send_batch(name, ids, arrays, group_keys=forward.group_keys)
 
     def _mask(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor | None:
         mask = kwargs.get("attention_mask")

@@ -13,7 +13,7 @@ from stream_interp.errors import UsageError
 from stream_interp.records.envelope import Envelope
 from stream_interp.records.snapshot import MAX_NAME_CHARS, Snapshot, encode_snapshot
 
-SHOWN_CHARS = 80  # of a name that is refused; request ids are never shown
+SHOWN_CHARS = 80  # of a name that is refused; request ids and group keys are never shown
 
 HostArrays = dict[str, NDArray[np.generic]]
 
@@ -38,7 +38,7 @@ def check_name(what: str, name: str) -> None:
     """Raises UsageError for a name that a consumer would send to the dead letters."""
     if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME_CHARS or not name.isprintable():
         kind = f"{type(name).__name__} of {len(str(name)):,} characters"
-        found = kind if what == "request_id" or len(str(name)) > SHOWN_CHARS else repr(name)
+        found = kind if what in ("request_id", "group_key") or len(str(name)) > SHOWN_CHARS else repr(name)
         raise UsageError(f"{what} is {found}; expected 1 to {MAX_NAME_CHARS} printable characters")
 
 
@@ -55,6 +55,8 @@ def request_records(parcel: Parcel, arrays: HostArrays, row: int, origin: Origin
     """
     check_name("hook_name", parcel.hook_name)
     check_name("request_id", parcel.request_ids[row])
+    if parcel.group_keys[row]:
+        check_name("group_key", parcel.group_keys[row])
     rows = {name: array[row] for name, array in arrays.items()}
     if "keep" in rows:
         rows = _without_padding(rows)
@@ -73,6 +75,7 @@ def request_records(parcel: Parcel, arrays: HostArrays, row: int, origin: Origin
         positions=None if positions is None else positions.astype(np.int32),
         special_mask=None if special_mask is None else special_mask.astype(np.bool_),
         request_tokens=len(acts),
+        group_key=parcel.group_keys[row],
     )
     return [encode_snapshot(chunk, parcel.time_ms) for chunk in split_tokens(snapshot, max_bytes)]
 

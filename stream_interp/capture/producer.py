@@ -86,6 +86,7 @@ class SnapshotProducer:
         acts_out: ArrayLike | None = None,
         positions: ArrayLike | Sequence[int] | None = None,
         special_mask: ArrayLike | Sequence[bool] | None = None,
+        group_key: str = "",
         timeout_s: float = 0.0,
     ) -> bool:
         """Queues the activations of one request; False if they were dropped. Never raises.
@@ -97,6 +98,8 @@ class SnapshotProducer:
             acts_out: [n_tokens, d_out], for transcoders.
             positions: [n_tokens] token positions in the request.
             special_mask: [n_tokens] true for tokens that are not counted.
+            group_key: the same for requests that hang together, of one session or customer, so that their baseline
+                knows by how much they tell less than independent ones; empty: of none.
             timeout_s: how long to wait for room; 0 never blocks.
         """
         named = {"acts": acts, "acts_out": acts_out, "positions": positions, "special_mask": special_mask}
@@ -105,10 +108,16 @@ class SnapshotProducer:
         except Exception as error:
             self.drop("encode_error", repr(error))
             return False
-        return self.send_batch(hook_name, [str(request_id)], batch, timeout_s=timeout_s)
+        return self.send_batch(hook_name, [str(request_id)], batch, group_keys=[str(group_key)], timeout_s=timeout_s)
 
     def send_batch(
-        self, hook_name: str, request_ids: Sequence[str], arrays: Mapping[str, ArrayLike], *, timeout_s: float = 0.0
+        self,
+        hook_name: str,
+        request_ids: Sequence[str],
+        arrays: Mapping[str, ArrayLike],
+        *,
+        group_keys: Sequence[str] | None = None,
+        timeout_s: float = 0.0,
     ) -> bool:
         """Queues one hook's activations of B requests with one copy; False if they were dropped. Never raises.
 
@@ -117,11 +126,15 @@ class SnapshotProducer:
             request_ids: [B], each unique.
             arrays: `acts [B, T, d_in]`, and as wanted `acts_out [B, T, d_out]`, `positions [B, T]`,
                 `special_mask [B, T]`, `keep [B, T]` bool (false: padding, not sent).
+            group_keys: [B], as `send`; default: of none.
             timeout_s: how long to wait for room; 0 never blocks.
         """
         try:
             cost = sum(nbytes(array) for array in arrays.values()) + len(request_ids) * REQUEST_OVERHEAD_BYTES
-            parcel = Parcel(hook_name, list(request_ids), int(self._clock() * 1000), cost)
+            keys = [""] * len(request_ids) if group_keys is None else list(group_keys)
+            if len(keys) != len(request_ids):
+                raise ValueError(f"{len(request_ids)} requests, {len(keys)} group keys")
+            parcel = Parcel(hook_name, list(request_ids), keys, int(self._clock() * 1000), cost)
         except Exception as error:
             self.drop("encode_error", repr(error))
             return False

@@ -87,9 +87,9 @@ def _windows(header: BaselineHeader) -> str | None:
 
 
 def _design_effect(header: BaselineHeader) -> str | None:
-    if header.design_effect is None:
-        return None
-    return f"{header.design_effect:.2f}" + (": its requests are not independent" if header.dependent else "")
+    known = {"in their order": header.design_effect, "by group key": header.design_effect_of_groups}
+    said = ", ".join(f"{effect:.2f} {how}" for how, effect in known.items() if effect is not None)
+    return said + (": its requests are not independent" if header.dependent else "") if said else None
 
 
 def _stationary(p: float | None) -> str | None:

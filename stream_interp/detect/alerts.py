@@ -177,7 +177,7 @@ def incident_alert(
         position=state.position,
         window_id=window_id,
         baseline_version=state.baseline.header.version,
-        design_effect=state.baseline.header.design_effect,
+        design_effect=state.baseline.header.largest_design_effect,
         false_alarms_allowed=state.weeks * state.settings.drift.false_alarms_per_week,
         incidents_opened=state.incidents,
         explanations_reliable="health" not in incident.groups,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from stream_interp.detect import health
 from stream_interp.detect.armed.scores import signed
 from stream_interp.detect.card import sight_of
+from stream_interp.detect.groups import ByBucket, groups_after
 from stream_interp.detect.health import HealthSums
 from stream_interp.detect.hours import Hours
 from stream_interp.detect.strata import LearnedStratum, Scores, added, enough, strata_after, with_scores
@@ -27,6 +28,7 @@ from stream_interp.settings import BaselineSettings, DriftSettings, UnitSettings
 
 _CODE_VERSION = version_of("stream-interp")  # looking it up reads files
 
+_NOT_KNOWN = design_effect.Estimate(np.nan, np.nan, 0)
 FIT_SHARE = 0.2
 UNIT_PERCENTILE = 0.1
 EIGENVALUE_FLOOR = 1e-6  # of the mean eigenvalue; directions below are left out
@@ -46,6 +48,7 @@ class Learned:
         scores: of the width of the newest version among the windows.
         mag: [d_sae] float64, Σ mag_sum; None where a version that did not keep it learned some of the requests.
         of_requests, of_tokens: design effects, in calibrate; None where a version learned that kept none.
+        of_groups: of requests that have one, in calibrate; None where none has.
         first_ms, last_ms, first_offset, last_offset: of the phase's windows; 0 and -1 where a version kept none.
         partitions: of the input, one for each of `scores`; fewer where a version learned that kept none.
         lengths, starts: [BINS] int64, requests by counted tokens and by the position of their first.
@@ -70,6 +73,7 @@ class Learned:
     hours: Hours = field(default_factory=Hours)
     of_requests: DesignEffect | None = None
     of_tokens: DesignEffect | None = None
+    of_groups: ByBucket | None = None
     partitions: tuple[int, ...] = ()
     first_ms: int = 0
     last_ms: int = 0
@@ -106,6 +110,7 @@ def absorb(learned: Learned | None, window: Window, at_ms: int, offset: int) -> 
         hours=before.hours.after(window, at_ms),
         of_requests=_with_cluster(before.of_requests, ids, arrays["requests_fired"], header.requests),
         of_tokens=_with_cluster(before.of_tokens, ids, arrays["tokens_fired"], header.tokens),
+        of_groups=groups_after(before.of_groups, window),
         partitions=(*before.partitions, header.cut.partition),
         first_ms=before.first_ms,
         last_ms=at_ms,
@@ -210,13 +215,15 @@ def make_baseline(
     """The frozen baseline that ends *calibrate*; p of `stationary`."""
     values = health.scalars(calibration.sums, with_sae=projector.d_sae > 0)
     strata, effect = enough(calibration.strata), _estimated(calibration.of_requests)
+    of_groups = _NOT_KNOWN if calibration.of_groups is None else calibration.of_groups.estimate()
     header = BaselineHeader(
         lane=lane, version=version, projector_version=projector.version, requests=calibration.requests,
         fit_requests=projector.fit_requests, tokens=calibration.tokens, too_short=calibration.too_short,
         provisional=calibration.requests + projector.fit_requests < PROVISIONAL_BELOW,
         explained_variance=values["explained_variance"], l0=values["l0"], norm=values["norm"] or 0.0,
         massive_share=values["massive_share"] or 0.0, compute_dtype=projector.compute_dtype,
-        design_effect=_known(effect.deff), dependent=effect.dependent,
+        design_effect=_known(effect.deff), dependent=effect.dependent or of_groups.dependent,
+        design_effect_of_groups=_known(of_groups.deff),
         design_effect_of_tokens=_known(_estimated(calibration.of_tokens).deff),
         unit_tokens=projector.unit_tokens, stationary_p=p,
         first_closed_at_ms=calibration.first_ms, last_closed_at_ms=calibration.last_ms,
@@ -239,7 +246,7 @@ def make_baseline(
 
 
 def _estimated(effect: DesignEffect | None) -> design_effect.Estimate:
-    return design_effect.Estimate(np.nan, np.nan, 0) if effect is None else design_effect.estimate(effect)
+    return _NOT_KNOWN if effect is None else design_effect.estimate(effect)
 
 
 def _known(value: float) -> float | None:

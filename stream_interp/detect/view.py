@@ -127,7 +127,7 @@ def _baseline_card(state: LaneState) -> BaselineCard | None:
         requests=header.requests,
         tokens=header.tokens,
         provisional=header.provisional,
-        design_effect=header.design_effect,
+        design_effect=header.largest_design_effect,
         dependent=header.dependent,
         stationary_p=header.stationary_p,
         anchor=state.anchor.version if state.anchor else header.version,

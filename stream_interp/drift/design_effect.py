@@ -2,8 +2,8 @@
 
 A rate counted in n dependent units is as uncertain as one of n / deff independent ones (Kish: Survey Sampling, 1965),
 and where units depend on those before them the tests' E[x | past] ≤ p is false. One accumulator for every level, by
-what it absorbs: of windows (`requests_fired`, requests), for tokens (`tokens_fired`, tokens), of sessions (a session's
-requests that fired, its requests).
+what it absorbs: of windows (`requests_fired`, requests), for tokens (`tokens_fired`, tokens); `of_buckets` makes it of
+the groups that producers name (their requests that fired, their requests).
 
 *Estimator.* e = x − n·p̂ of a cluster of n units, p̂ from the N units before it. For independent units
 E[e² / (1 + n/N)] = n·p(1 − p) exactly (recursive residuals; Brown, Durbin, Evans: JRSS B 37, 1975), so that no cluster
@@ -78,7 +78,7 @@ def initial(d_sae: int, at_least: int = 1) -> DesignEffect:
 
 
 def absorb(state: DesignEffect, fired: NDArray[np.integer], n: int) -> DesignEffect:
-    """One more window or session: of its n units [d_sae] `fired`, 0 ≤ fired ≤ n. In log order."""
+    """One more window: of its n units [d_sae] `fired`, 0 ≤ fired ≤ n. In log order."""
     x, n = state.open_fired + fired, state.open_n + n
     if n < max(state.at_least, 1):
         return replace(state, open_fired=x, open_n=n)
@@ -111,6 +111,26 @@ def estimate(state: DesignEffect) -> Estimate:
     error = np.sqrt(max(spread, 0.0) * state.clusters / (state.clusters - 1)) / state.units
     lower = (per_unit - stdtrit(state.clusters - 1, CONFIDENCE) * error) / binomial.sum()
     return Estimate(deff, float(lower), state.clusters)
+
+
+def of_buckets(n: NDArray[np.integer], fired: NDArray[np.integer]) -> DesignEffect:
+    """Of clusters that are all at hand: B buckets, each of n[b] units, of which fired[b] [B, features] fired.
+
+    With all of them known p̂ is that of all N units, and of independent units E[e² / (1 − n/N)] = n·p(1 − p). Clusters
+    that are independent of each other may share a bucket: variances of sums add up.
+    """
+    n, fired = n[n > 0].astype(np.float64), fired[n > 0].astype(np.float64)
+    total, state = n.sum(), initial(fired.shape[1])
+    if len(n) < 2:
+        return state
+    x = fired.sum(axis=0)
+    q = np.square(fired - np.outer(n, x / total)) / (1 - n / total)[:, None]
+    of_bucket = q.sum(axis=1)
+    return replace(
+        state, fired=x, n=int(total), clusters=len(n), units=int(total), units_sq=int(n @ n),
+        residuals=_by_group(q.sum(axis=0)), residuals_sq=float(of_bucket @ of_bucket),
+        residuals_units=float(of_bucket @ n),
+    )  # fmt: skip
 
 
 def _by_group(values: Floats) -> Floats:

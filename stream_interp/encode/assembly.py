@@ -63,6 +63,7 @@ class Incomplete:
             acts_out=_concatenated([part.acts_out for part in parts]),
             special_mask=_concatenated([part.special_mask for part in parts]),
             positions=_concatenated([part.positions for part in parts]),
+            group_key=parts[0].group_key,
             last_offset=last_offset,
         )
 
@@ -96,6 +97,7 @@ def whole(snapshot: Snapshot, offset: int) -> Request:
         acts_out=snapshot.acts_out,
         special_mask=snapshot.special_mask,
         positions=snapshot.positions,
+        group_key=snapshot.group_key,
         last_offset=offset,
     )
 

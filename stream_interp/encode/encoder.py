@@ -31,6 +31,7 @@ from stream_interp.encode.per_request import (
 from stream_interp.encode.scores import request_scores
 from stream_interp.encode.statistics import PerFeature, SpanStatistics, Statistics
 from stream_interp.encode.tokens import Item, Tokens
+from stream_interp.records.groups import bucket_of
 from stream_interp.records.window import FIT
 from stream_interp.sae.encoder import SAE
 from stream_interp.sae.firings import Firings, TooManyFirings
@@ -147,6 +148,7 @@ def _statistics(
     return Statistics(
         tokens=tokens.counts,
         starts=tokens.starts,
+        buckets=np.array([bucket_of(request.group_key) for _, request in items], np.int64),
         too_short=tokens.too_short,
         sums=_sums(tokens, firings, errors),
         target_sum=_target_sum(tokens),

@@ -34,6 +34,7 @@ class Request:
         acts_out: [n, d_out], for transcoders.
         special_mask: [n] bool, true for tokens that are not counted.
         positions: [n] integers, of the tokens in what the producer took the request from; None: not known of all.
+        group_key: of the requests that it hangs together with; empty: of none.
         last_offset: offset of its last-arriving chunk; the cut that holds it counts the request.
     """
 
@@ -42,6 +43,7 @@ class Request:
     acts_out: NDArray[np.generic] | None = None
     special_mask: NDArray[np.bool_] | None = None
     positions: NDArray[np.integer] | None = None
+    group_key: str = ""
     last_offset: int = 0
 
 

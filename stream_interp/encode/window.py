@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from stream_interp.encode.open_groups import OpenGroups
 from stream_interp.encode.open_stratum import OpenStratum
 from stream_interp.encode.requests import LaneShape, moment_coordinates
 from stream_interp.encode.statistics import SUMS, SpanStatistics, Statistics
@@ -38,6 +39,7 @@ class OpenWindow:
         self._target_sum = np.zeros(d_out or d_in)
         self._lengths, self._starts = np.zeros((2, BINS), np.int64)
         self._moments: Moments | None = None
+        self._groups = OpenGroups(d_sae)
 
     @property
     def requests(self) -> int:
@@ -65,6 +67,8 @@ class OpenWindow:
         np.add.at(self._act_sum, feature, act)
         np.add.at(self._act_sq_sum, feature, np.square(act))
         self._add_spans(stats.spans)
+        if self.shape.projector_version != FIT:
+            self._groups.add(stats.buckets[counted], stats.spans.only(0)[1])
         for sums in stats.sums[counted]:
             self._lane_sums += sums
         for target_sum in stats.target_sum[counted] if stats.target_sum.shape[1] else ():
@@ -125,6 +129,7 @@ class OpenWindow:
         }
         for name, stratum in self._by_name():
             arrays |= {named(name, array): values for array, values in stratum.arrays(stratum.fired()).items()}
+        arrays |= self._groups.arrays()
         if self._moments:
             arrays |= {"fit_sum": self._moments.total, "fit_scatter": self._moments.packed()}
         return arrays

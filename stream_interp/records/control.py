@@ -120,13 +120,20 @@ class BaselineHeader(Struct, frozen=True, kw_only=True):
     origin: int = 0  # the version that was promoted; 0: this one was learnt
     design_effect: float | None = None  # of requests, 1 where they are independent; None: not known (`drift`)
     design_effect_of_tokens: float | None = None
+    design_effect_of_groups: float | None = None  # of requests of one group key; None: not known, or they have none
     dependent: bool = False  # beyond chance: intervals were widened, and alarms may be more than the budget
     strata: dict[str, int] = field(default_factory=dict)  # requests of each stratum that has enough, beside the unit
 
     @property
+    def largest_design_effect(self) -> float | None:
+        """Of requests, in their order or by their groups; None: neither is known."""
+        known = [effect for effect in (self.design_effect, self.design_effect_of_groups) if effect is not None]
+        return max(known, default=None)
+
+    @property
     def widened_by(self) -> float:
         """So many of its requests tell of a rate what one independent request does."""
-        return max(self.design_effect or 1.0, 1.0) if self.dependent else 1.0
+        return max(self.largest_design_effect or 1.0, 1.0) if self.dependent else 1.0
 
 
 class Order(Struct, frozen=True, kw_only=True):

@@ -37,6 +37,7 @@ class Snapshot:
         special_mask: [n] bool, true for tokens that are not counted (BOS, padding, template).
         chunk, chunks: this is chunk k of n, counted from 0.
         request_tokens: tokens of the whole request, over all its chunks.
+        group_key: of requests that hang together: of a session, say, or a customer; empty: of none.
     """
 
     tenant: str = "default"
@@ -52,6 +53,7 @@ class Snapshot:
     chunk: int = 0
     chunks: int = 1
     request_tokens: int
+    group_key: str = ""
 
 
 def encode_snapshot(snapshot: Snapshot, time_ms: int) -> Envelope:
@@ -59,6 +61,7 @@ def encode_snapshot(snapshot: Snapshot, time_ms: int) -> Envelope:
     s = snapshot
     optional = {"acts_out": s.acts_out, "positions": s.positions, "special_mask": s.special_mask}
     arrays: Arrays = {"acts": s.acts} | {k: v for k, v in optional.items() if v is not None}
+    of_group = {"groupkey": s.group_key} if s.group_key else {}
     in_bits = frozenset(k for k in ("acts", "acts_out") if k in arrays and arrays[k].dtype == np.uint16)
     return binary(
         s.request_id,
@@ -76,6 +79,7 @@ def encode_snapshot(snapshot: Snapshot, time_ms: int) -> Envelope:
         chunk=s.chunk,
         chunks=s.chunks,
         tokens=s.request_tokens,
+        **of_group,
     )
 
 
@@ -97,6 +101,7 @@ def decode_snapshot(
         raise InvalidSnapshot(
             "bad_metadata", f"chunk {chunk} of {chunks}, {tokens} tokens", "0 ≤ chunk < chunks, ≥ 1 token"
         )
+    group_key = _name(attributes, "ce_groupkey") if attributes.get("ce_groupkey") else ""
     arrays = _tensors(value, max_bytes)
     return Snapshot(
         tenant=names["tenant"],
@@ -107,6 +112,7 @@ def decode_snapshot(
         chunk=chunk,
         chunks=chunks,
         request_tokens=tokens,
+        group_key=group_key,
         **_checked(arrays, tokens, chunks),
     )
 

@@ -71,6 +71,12 @@ ARRAYS = {
         "int64",
         "optional: requests by the position of their first counted token, same bins; short requests too",
     ),
+    "group_requests": (
+        "int64",
+        "optional, calibrated windows: [256], requests that have a group, by the bucket of its hashed key",
+    ),
+    "group_cells": ("int32", "with it: bucket · k + place among the k features looked at, ascending"),
+    "group_fired": ("int32", "with it: requests of that bucket with that feature above threshold, as requests_fired"),
     "fit_sum": ("float64", "[r], fit windows: Σ of the moment coordinates over counted tokens that are not massive"),
     "fit_scatter": ("float32", "[r·(r+1)/2], fit windows: upper triangle of the scatter about the window's own mean"),
 }

@@ -163,7 +163,7 @@ def test_an_output_without_a_tensor(producer):
 
 def test_a_broken_producer_does_not_reach_the_model():
     class Broken:
-        def send_batch(self, *_):
+        def send_batch(self, *_, **__):
             raise RuntimeError("send")
 
         def drop(self, *_):
@@ -288,3 +288,12 @@ def test_a_model_inside_a_model(producer):
     with instrument(outer, ["0.layer.0", "1"], producer, ["a", "b", "c"]):
         outer(X)
     assert [batch[0] for batch in producer.batches] == ["0.layer.0", "1"]
+
+
+def test_group_keys_are_asked_for_once_a_forward(producer):
+    asked = iter([["s1", "s1", 2], ["s3"] * 3])
+    model = Model()
+    with instrument(model, hooks=["layer.0", "layer.1"], producer=producer, group_keys=lambda: next(asked)):
+        model(X)
+        model(X)
+    assert producer.group_keys == [["s1", "s1", "2"]] * 2 + [["s3"] * 3] * 2

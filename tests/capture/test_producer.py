@@ -32,7 +32,9 @@ def test_a_snapshot_arrives_as_it_was_sent():
     transport = FakeTransport()
     with make(transport, model_revision="v2", tenant="acme") as producer:
         mask = [True, False, False, False, False, True]
-        assert producer.send("layer.3", "r1", ACTS, acts_out=ACTS[:, :2], positions=range(6), special_mask=mask)
+        assert producer.send(
+            "layer.3", "r1", ACTS, acts_out=ACTS[:, :2], positions=range(6), special_mask=mask, group_key="session-7"
+        )
         assert producer.flush(5) == 0
     (got,) = transport.snapshots()
     assert (got.tenant, got.model_id, got.model_revision, got.hook_name) == ("acme", "m", "v2", "layer.3")
@@ -41,6 +43,7 @@ def test_a_snapshot_arrives_as_it_was_sent():
     np.testing.assert_array_equal(got.acts_out, ACTS[:, :2])
     assert got.positions.tolist() == [0, 1, 2, 3, 4, 5]
     assert got.special_mask.tolist() == mask
+    assert got.group_key == "session-7"
     assert dict(transport.records[0].headers)["ce_time"] == b"2023-11-14T22:13:20.000Z"
     assert producer.counts.delivered == producer.counts.sent == 1
     assert transport.closed
@@ -172,6 +175,18 @@ def test_what_cannot_be_encoded_is_counted_never_raised(acts, request_id, messag
     assert producer.counts.dropped == {"encode_error": 1}
     assert message in producer.counts.last_error
     assert producer.counts.delivered == 1
+
+
+def test_group_keys_of_a_batch_are_one_for_each_request():
+    transport = FakeTransport()
+    with make(transport) as producer:
+        producer.send_batch("h", ["a", "b"], {"acts": np.stack([ACTS, ACTS])}, group_keys=["s1", ""])
+        producer.send_batch("h", ["c"], {"acts": ACTS[None]}, group_keys=["s1", "s2"])
+        producer.send("h", "d", ACTS, group_key="a\nsession")
+    assert [got.group_key for got in transport.snapshots()] == ["s1", ""]
+    assert "ce_groupkey" not in dict(transport.records[1].headers)
+    assert producer.counts.dropped == {"encode_error": 2}
+    assert "group_key is str of 9 characters" in producer.counts.last_error
 
 
 def test_after_close_everything_is_dropped():

@@ -138,10 +138,12 @@ def test_the_card_says_what_it_was_counted_from_and_what_it_cannot_see():
 
 def test_a_doubtful_baseline_is_marked_and_one_of_before_says_nothing():
     header, arrays = read_baseline(BASELINE)
-    doubtful = structs.replace(header, stationary_p=0.02, design_effect=1.7, dependent=True)
+    doubtful = structs.replace(
+        header, stationary_p=0.02, design_effect=1.1, design_effect_of_groups=1.7, dependent=True
+    )
     text = shown(make_control("baseline", doubtful, arrays, "ada", "why"))
     assert "p = 0.020: doubtful" in text
-    assert "1.70: its requests are not independent" in text
+    assert "1.10 in their order, 1.70 by group key: its requests are not independent" in text
     old = structs.replace(
         header, stationary_p=None, sight=None, first_closed_at_ms=0, code_version="", unit_tokens=0, strata={}
     )

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import t
 
 from stream_interp.drift import design_effect
-from stream_interp.drift.design_effect import CONFIDENCE, GROUPS, DesignEffect, absorb, estimate, initial
+from stream_interp.drift.design_effect import CONFIDENCE, GROUPS, DesignEffect, absorb, estimate, initial, of_buckets
 
 
 def absorbed(clusters: np.ndarray, sizes: np.ndarray, at_least: int = 1) -> DesignEffect:
@@ -102,3 +102,40 @@ def test_the_state_given_is_left_as_it_was() -> None:
 def test_two_arrays_of_float64_a_feature() -> None:
     state = initial(1_000, design_effect.CLUSTER_REQUESTS)
     assert sum(np.asarray(value).nbytes for value in vars(state).values()) < 16 * 1_000 + 300
+
+
+def test_buckets_equal_their_definition() -> None:
+    rng = np.random.default_rng(3)
+    n = rng.integers(0, 40, 64)
+    fired = rng.binomial(n[:, None], rng.uniform(0.01, 0.5, 40), (64, 40))
+    used = n > 0
+    x, of = fired[used], n[used].astype(float)
+    p, total = x.sum(axis=0) / of.sum(), of.sum()
+    q = (x - np.outer(of, p)) ** 2 / (1 - of / total)[:, None]
+    variance = p * (1 - p) * total / (total - 1)
+    expected = np.median([q[:, g::GROUPS].sum() / (variance[g::GROUPS].sum() * total) for g in range(GROUPS)])
+    found = estimate(of_buckets(n, fired))
+    assert found.deff == pytest.approx(expected, rel=1e-9)
+    assert found.clusters == used.sum()
+
+
+@pytest.mark.parametrize("per_group", [1, 6])
+def test_groups_that_share_buckets_vary_as_much_as_on_their_own(per_group: int) -> None:
+    """Sessions of `per_group` equal requests: the design effect is `per_group`, wherever in the log they lie."""
+    rng, deffs, called = np.random.default_rng(4), [], 0
+    for _ in range(40):
+        sessions = rng.random((1_200 // per_group, 200)) < rng.uniform(0.01, 0.4, 200)
+        bucket = rng.integers(0, 256, len(sessions))
+        n, fired = np.zeros(256, int), np.zeros((256, 200), int)
+        np.add.at(n, bucket, per_group)
+        np.add.at(fired, bucket, per_group * sessions)
+        found = estimate(of_buckets(n, fired))
+        deffs.append(found.deff)
+        called += found.dependent
+    assert np.mean(deffs) == pytest.approx(per_group, rel=0.05)
+    assert called == (0 if per_group == 1 else 40)
+
+
+def test_one_bucket_or_none_says_nothing() -> None:
+    for n in ([0, 0], [0, 9]):
+        assert np.isnan(estimate(of_buckets(np.array(n), np.zeros((2, 5), int))).deff)

@@ -85,6 +85,8 @@ def test_id_depends_on_the_chunk_and_not_on_the_time():
         ("bad_metadata", {"headers": with_header("ce_modelid", b"\xff")}),
         ("bad_metadata", {"headers": with_header("ce_modelid", "m" * 513)}),
         ("bad_metadata", {"headers": with_header("ce_modelid", "a\nb")}),
+        ("bad_metadata", {"headers": with_header("ce_groupkey", "s" * 513)}),
+        ("bad_metadata", {"headers": with_header("ce_groupkey", "s\n")}),
         ("bad_metadata", {"headers": with_header("ce_tokens", "-5")}),
         ("bad_metadata", {"headers": with_header("ce_tokens", "²")}),
         ("bad_metadata", {"headers": with_header("ce_tokens", "9" * 5000)}),
@@ -129,6 +131,12 @@ def test_a_message_never_names_a_request(key: bytes | None):
 def test_defaults_of_tenant_and_revision():
     bare = [item for item in GOOD.headers if item[0] not in ("ce_tenant", "ce_modelrevision")]
     assert (decode(headers=bare).tenant, decode(headers=bare).model_revision) == ("default", "unversioned")
+
+
+@pytest.mark.parametrize("key", [None, ""])
+def test_a_request_may_be_of_no_group(key: str | None):
+    assert decode(headers=with_header("ce_groupkey", key)).group_key == ""
+    assert "ce_groupkey" not in dict(encode_snapshot(replace(SNAPSHOT, group_key=""), AT_MS).headers)
 
 
 @given(st.binary(max_size=200))

@@ -38,6 +38,7 @@ from stream_interp.records.delivery import Delivery, encode_delivery
 from stream_interp.records.dlq import DeadLetter, base64_headers, encode_dead_letter
 from stream_interp.records.envelope import Envelope, json_record
 from stream_interp.records.example import Example, encode_example
+from stream_interp.records.groups import BUCKETS
 from stream_interp.records.heartbeat import Heartbeat, encode_heartbeat
 from stream_interp.records.lane import Lane
 from stream_interp.records.lengths import BINS, length_bins
@@ -65,7 +66,7 @@ def _floats(*shape: int) -> np.ndarray:
 SNAPSHOT = Snapshot(
     model_id=LANE.model_id, hook_name=LANE.hook_name, model_revision=LANE.model_revision, request_id="application-17",
     acts=_floats(5, D_IN).astype(np.float16), acts_dtype="float16", positions=np.arange(5, dtype=np.int32),
-    special_mask=np.array([True, False, False, False, False]), request_tokens=5,
+    special_mask=np.array([True, False, False, False, False]), request_tokens=5, group_key="applicant-9",
 )  # fmt: skip
 SNAPSHOT_CHUNK = Snapshot(
     model_id=LANE.model_id, hook_name=LANE.hook_name, request_id="application-18", acts=_floats(2, D_IN).astype("f4"),
@@ -95,13 +96,19 @@ _FEATURES = {
     "start_histogram": _STARTS,
     "request_scores": _floats(REQUESTS, len(SCORES)).astype(np.float32),
 }
+_OF_GROUPS = {  # of looked_at(D_SAE) = D_SAE features
+    "group_requests": np.bincount([2, 2, 200], minlength=BUCKETS).astype(np.int64),
+    "group_cells": np.array([2 * D_SAE + 1, 200 * D_SAE + 6], np.int32),
+    "group_fired": np.array([2, 1], np.int32),
+}
 _OF_STRATUM = {
     "feature_ids": np.array([6], np.int32),
     "requests_fired": np.array([1], np.int32),
     "mag_sum": np.array([0.2]),
     "request_scores": _floats(1, len(SCORES)).astype(np.float32),
 }
-WINDOW = Window(_HEADER, _FEATURES | {f"{s}.{name}": a for s in _HEADER.strata for name, a in _OF_STRATUM.items()})
+_STRATA = {f"{s}.{name}": a for s in _HEADER.strata for name, a in _OF_STRATUM.items()}
+WINDOW = Window(_HEADER, _FEATURES | _OF_GROUPS | _STRATA)
 _FIT_ARRAYS = {"fit_sum": _floats(D_IN), "fit_scatter": _floats(D_IN * (D_IN + 1) // 2).astype(np.float32)}
 _FIT_HEADER = WindowHeader(
     lane=LANE, cut=CutRef(topic="interp.activations", partition=0, a=93, b=100), requests=REQUESTS, tokens=50,

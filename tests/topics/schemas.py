@@ -80,11 +80,12 @@ SNAPSHOT_HEADERS = {
     "ce_modelrevision": "model_revision; default: unversioned",
     "ce_hookname": "hook_name",
     "ce_requestid": "request_id, equal to the record key",
+    "ce_groupkey": "the same for requests that hang together, of one session or customer; default: of none",
     "ce_chunk": "this is chunk k of n, counted from 0",
     "ce_chunks": "n",
     "ce_tokens": "tokens of the whole request, over all its chunks",
 }
-_OPTIONAL_HEADERS = {"ce_id", "ce_source", "ce_time", "ce_tenant", "ce_modelrevision"}
+_OPTIONAL_HEADERS = {"ce_id", "ce_source", "ce_time", "ce_tenant", "ce_modelrevision", "ce_groupkey"}
 
 
 def all_schemas() -> dict[str, Schema]:
