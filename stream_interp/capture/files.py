@@ -22,7 +22,7 @@ _INTS = {"I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64", "U8": "ui
 _ID_NAMES = ("request_id", "doc_id")
 _EXPECTED = (
     "expected acts [n, d_in] of float16, bfloat16 or float32, request_id [n] or doc_id [n] of integers, "
-    "optionally position [n] of integers and special_mask [n] of bool"
+    "optionally position [n] and group_id [n] of integers and special_mask [n] of bool"
 )
 
 
@@ -35,12 +35,14 @@ class FileRequest:
         acts: [n_tokens, d_in] float16 or float32; uint16 bits where the file's dtype is bfloat16.
         positions: [n_tokens] int32, token positions in the request.
         special_mask: [n_tokens] bool, true for tokens that are not counted.
+        group_key: of its first token's group_id, in decimal; empty: the file has none.
     """
 
     request_id: str
     acts: NDArray[np.generic]
     positions: NDArray[np.int32] | None
     special_mask: NDArray[np.bool_] | None
+    group_key: str
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class ActivationFile:
                 acts=rows["acts"],
                 positions=None if positions is None else positions.astype(np.int32),
                 special_mask=None if mask is None else mask.astype(np.bool_),
+                group_key=str(rows["group_id"][0]) if "group_id" in rows else "",
             )
 
 
@@ -105,7 +108,7 @@ def read_activation_file(path: str | Path) -> ActivationFile:
     acts = stored["acts"]
     if acts.dtype not in _FLOATS or len(acts.shape) != 2 or 0 in acts.shape:
         raise UsageError(f"{path}: found acts {acts.dtype}{list(acts.shape)}; {_EXPECTED}, at least one token")
-    optional = [name for name in ("position", "special_mask") if name in stored]
+    optional = [name for name in ("position", "special_mask", "group_id") if name in stored]
     for name in (id_name, *optional):
         _check_row_tensor(path, name, stored[name], acts.shape[0])
     ids = np.array(_mapped(path, stored[id_name]))

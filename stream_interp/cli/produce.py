@@ -42,7 +42,8 @@ def produce(
         typer.Option(
             "--from",
             metavar="FILE",
-            help="safetensors: acts (tokens × width), doc_id or request_id per token; optional position, special_mask.",
+            help="safetensors: acts (tokens × width), doc_id or request_id per token; optional position, special_mask, "
+            "group_id (of requests that hang together).",
         ),
     ],
     model_id: Annotated[str, typer.Option("--model-id", help="Name of the model.")],
@@ -155,6 +156,7 @@ def _send(producer: SnapshotProducer, hook: str, prefix: str, request: FileReque
         request.acts,
         positions=request.positions,
         special_mask=request.special_mask,
+        group_key=request.group_key,
         timeout_s=_ROOM_S,
     )
     return accepted and not producer.counts.dropped
