@@ -157,8 +157,9 @@ def _sae_health(state: LaneState, incident: Incident) -> CauseEvidence:
     assert state.tests is not None
     now, then = health.scalars(state.health_now, with_sae=state.tests.d_sae > 0), state.baseline.header
     ev, l0 = now["explained_variance"], now["l0"]
-    raw = sorted({SCORE_TESTS[k].score for k in incident.score_rows if SCORE_TESTS[k].is_raw})
-    crossed = "health" in incident.groups
+    listed = [SCORE_TESTS[k] for k in incident.score_rows]
+    raw = sorted({test.score for test in listed if test.is_raw})
+    crossed = any(test.group == "health" and not test.is_raw for test in listed)  # massive tokens need no SAE
     text = "The health of the SAE has crossed no threshold."
     if crossed:
         text = "The health of the SAE crossed its threshold, " + (

@@ -14,6 +14,7 @@ from stream_interp.records.alert import Alert, Transition
 from stream_interp.records.window import DTYPE_UNAVAILABLE, Window
 
 MAX_CLOCK_LEAD_MS = 60_000
+MAX_CLOCK_LAG_MS = 60_000
 MAX_DEAF_MS = 60_000  # a projector travels for seconds
 UNENCODED_MS = 60_000  # of several ENCODEs one may lack the dtype: a window of another must not end it
 NO_WINDOWS, OTHER_PROJECTOR = "no_windows", "other_projector"
@@ -69,10 +70,16 @@ def sound_again(state: LaneState, at_ms: int) -> tuple[LaneState, tuple[Alert, .
 
 
 def clocked(state: LaneState, window: Window, append_ms: int) -> tuple[LaneState, int, tuple[Alert, ...]]:
-    """The window's time; one far ahead of its append time is replaced by it, so that it cannot deafen the lane."""
+    """The window's time; one far ahead of its append time is replaced by it, so that it cannot deafen the lane.
+
+    One far behind the lane's own time earns none until it has caught up: till then drift may not alarm, which must be
+    said. That it is behind the log, too, tells it from a right clock beside a fast one.
+    """
     closed_at_ms = window.header.closed_at_ms
     if closed_at_ms > append_ms + MAX_CLOCK_LEAD_MS:
         closed_at_ms = append_ms
+        state = replace(state, fast_clock_ms=append_ms)
+    elif closed_at_ms < min(append_ms, state.closed_at_ms) - MAX_CLOCK_LAG_MS:
         state = replace(state, fast_clock_ms=append_ms)
     # One fast ENCODE among several: every other window is right, and the fault must not end and begin with each.
     fault = state.fast_clock_ms > 0 and append_ms < state.fast_clock_ms + MAX_CLOCK_LEAD_MS

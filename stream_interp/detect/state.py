@@ -75,7 +75,8 @@ class LaneState:
         unencoded: there was one lately.
         created_ms: `closed_at` of the first window; orders the revisions of a site.
         weeks: time spent armed, on the drift clock: what the budget is spent against.
-        fast_clock_ms: append time of the latest window whose `closed_at` was too far ahead; 0 = none yet.
+        fast_clock_ms: append time of the latest window whose `closed_at` was too far ahead of the log, or behind it and
+            the lane; 0 = none yet.
         fault: why a record that the lane depends on could not be used; empty where all could.
         relearned: version of the latest order to learn again; baselines before it no longer count.
         stories: last alert of everything that is open, by its incident_id: the incident, blindness, faults.

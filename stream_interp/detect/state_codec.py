@@ -74,7 +74,9 @@ def _dump(kind: Any, value: Any, path: str, arrays: Arrays) -> Any:
             arrays[path] = np.concatenate(value)
         return [len(part) for part in value]
     if (of := _values_with_arrays(kind)) is not None:
-        return {name: _dump(of, item, f"{path}.{name}", arrays) for name, item in sorted(value.items())}
+        # A record's arrays come in any order; of all else the order means something, and has to come back.
+        items = sorted(value.items()) if _is_array(of) else value.items()
+        return {name: _dump(of, item, f"{path}.{name}", arrays) for name, item in items}
     return msgspec.to_builtins(value)
 
 

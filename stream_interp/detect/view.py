@@ -62,7 +62,7 @@ def said_of_lane(
 def _state_and_reason(state: LaneState) -> tuple[State, str]:
     """Worst wins."""
     if state.clock_fault:
-        return "integrity_error", "clock: windows are stamped more than 60 s ahead of the log"
+        return "integrity_error", "clock: windows are stamped more than 60 s ahead of the log, or behind those before"
     if state.fault:
         return "integrity_error", state.fault
     if state.canary.deaf:

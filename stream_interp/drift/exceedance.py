@@ -116,7 +116,7 @@ def path(tests: Exceedance, m: Floats, over: NDArray[np.bool_], w: float) -> Flo
     """
     silent, fired = tests.factors
     states: Floats = np.where(over.reshape(len(over), 1, -1), fired, silent)  # L, and in its place the state after it
-    with np.errstate(over="ignore"):  # saturates at the ceiling
+    with np.errstate(over="ignore", invalid="ignore"):  # saturates at the ceiling, but not where m = w = 0
         saturates = (m.max(initial=0.0) + w * len(over)) * fired.max(initial=1.0) ** len(over) > esr.CEILING
         for state in states:
             state *= m + w

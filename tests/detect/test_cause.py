@@ -161,6 +161,23 @@ def test_an_sae_that_rebuilds_less_is_to_blame_itself(armed: list[Driver]) -> No
 
 
 @pytest.mark.statistical
+@pytest.mark.parametrize("sae", [ToySAE(), None])
+def test_massive_tokens_alone_are_no_fault_of_the_sae(sae: ToySAE | None) -> None:
+    """They are seen without one, and where there is none it cannot be to blame."""
+    rng, driver = np.random.default_rng(1), Driver(sae=sae)
+    for n in (120, 480, 40):
+        driver.shape = replace(driver.shape, massive="norm:12")
+        driver.feed(requests(rng, n))
+    last = np.arange(TOKENS)[:, None] == TOKENS - 1
+    driver.feed([replace(r, acts=np.where(last, 10 * r.acts, r.acts)) for r in requests(rng, 80)])
+    incident = driver.state.incident
+    assert incident is not None
+    assert incident.groups == ("health",)
+    cause = cause_of(driver.state, incident)
+    assert cause.name == "data_shift"
+    assert "massive_share" in cause.evidence[-1].text
+
+
 def test_no_partition_is_blamed_for_what_all_have(armed: list[Driver]) -> None:
     """A weak change of all, whose partitions differ by chance alone, looked at after every window."""
     weak = [

@@ -58,6 +58,16 @@ def test_types_and_dtypes_survive() -> None:
     np.testing.assert_array_equal(after.tests.unit.features["rate up"].p, before.tests.unit.features["rate up"].p)
 
 
+def test_what_an_incident_lists_stays_in_the_order_in_which_it_joined() -> None:
+    """Alerts list equal evidence in that order: a restart must not change what they say."""
+    state = WHOLE.lanes[LANE.lane_id]
+    assert state.incident is not None
+    again = load_state(dump_state(state))
+    assert again.incident is not None
+    assert len(state.incident.listed) > 1
+    assert list(again.incident.listed) == list(state.incident.listed)
+
+
 def test_a_state_of_a_version_that_knew_no_orders_is_read() -> None:
     header, arrays = unpack(dump_state(WHOLE.lanes[LANE.lane_id]), StateHeader)
     older = {name: value for name, value in header.state.items() if name not in ("stories", "relearned")}

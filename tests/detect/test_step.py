@@ -139,7 +139,7 @@ def test_short_requests_feed_no_test_and_are_accounted_for(armed: Driver) -> Non
 
 def test_longer_requests_are_judged_by_their_first_unit_tokens(armed: Driver) -> None:
     driver = copy_of(armed)
-    assert driver.feed(requests(np.random.default_rng(9), 1_500, tokens=12)) == []
+    assert driver.feed(requests(np.random.default_rng(9), 1_500, tokens=12)) == ["noted"]  # that they are longer
 
 
 def test_decisions_are_a_function_of_the_log(armed: Driver) -> None:
@@ -175,6 +175,29 @@ def test_a_fast_clock_is_an_integrity_error_until_it_stops(armed: Driver) -> Non
     right = step(among.state, window, position, append_ms + 61_000)
     assert [a.transition for a in right.alerts] == ["integrity_restored"]
     assert status_of(right.state, 0, 0).state == "ok"
+
+
+def test_a_clock_that_falls_behind_is_an_integrity_error_until_it_stops(armed: Driver) -> None:
+    """No time passes for the tests then: an hour of drift would not alarm, and the lane would seem to be ok."""
+    driver = copy_of(armed)
+    window = next(windows(requests(np.random.default_rng(11), 8), driver.shape, 8, driver.offset))
+    now_ms, position = window.header.closed_at_ms, Position(partition=0, offset=driver.offset + 8)
+    slow = replace(window, header=structs.replace(window.header, closed_at_ms=now_ms - 3_600_000))
+    wrong = step(driver.state, slow, position, now_ms)
+    assert [(a.transition, a.cause_hint) for a in wrong.alerts] == [("integrity_error", "clock")]
+    assert status_of(wrong.state, 0, 0).state == "integrity_error"
+    assert step(wrong.state, slow, position, now_ms + 1_000).alerts == ()
+    right = step(wrong.state, window, position, now_ms + 61_000)
+    assert [a.transition for a in right.alerts] == ["integrity_restored"]
+
+
+def test_no_clock_is_wrong_that_is_behind_the_log_alone_or_behind_a_fast_one(armed: Driver) -> None:
+    """A steady delay costs no time; and a right clock must not pay for one that is a minute fast."""
+    window = next(windows(requests(np.random.default_rng(11), 8), armed.shape, 8, armed.offset))
+    now_ms, position = window.header.closed_at_ms, Position(partition=0, offset=armed.offset + 8)
+    assert step(armed.state, window, position, now_ms + 3_600_000).alerts == ()
+    ahead = replace(armed.state, closed_at_ms=now_ms + 90_000)
+    assert step(ahead, window, position, now_ms + 30_000).alerts == ()
 
 
 def test_time_that_goes_back_earns_nothing(armed: Driver) -> None:

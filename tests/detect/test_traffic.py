@@ -55,6 +55,28 @@ def test_other_lengths_are_noted(factor: float, within: int) -> None:
     assert sum(delay is not None and delay <= within for delay in delays) >= 18
 
 
+@pytest.mark.parametrize(("known", "now"), [([1], 40), ([0], 40), ([9, 20], 31)])
+def test_requests_beyond_all_of_the_baseline_are_noted(known: list[int], now: int) -> None:
+    """Where many lie in its last bin, cuts at its quantiles do not tell those beyond from them."""
+    of = np.resize(known, 1_000)
+    for name in traffic.HISTOGRAMS:
+        tests = traffic.build({name: histogram(of)}, DRIFT)
+        evidence, arrays = traffic.initial(tests), {name: histogram(np.where(of[:32] == max(known), now, of[:32]))}
+        evidence = traffic.tick(tests, evidence, arrays, 32 / DRIFT.requests_per_week)
+        note = traffic.noted(tests, evidence, None, arrays)
+        (shift,) = traffic.shifts(tests, evidence, note)
+        assert (shift.side, shift.tokens, shift.share_baseline) == ("at_least", max(known) + 1, 0.0)
+
+
+def test_evidence_of_before_the_cuts_beyond_goes_on() -> None:
+    tests = built_on(np.random.default_rng(1))
+    arrays = {"length_histogram": histogram(lengths(np.random.default_rng(2), 32))}
+    whole = traffic.tick(tests, traffic.initial(tests), arrays, 0.1)
+    older = replace(whole, m=whole.m[:, :-1])
+    again = traffic.tick(tests, older, arrays, 0.1).m
+    np.testing.assert_array_equal(again[:, :-1], traffic.tick(tests, whole, arrays, 0.1).m[:, :-1])
+
+
 @pytest.mark.statistical
 def test_notes_on_a_null_stay_within_their_budget_even_on_the_boundary() -> None:
     """Every share at its p: the lower 99 % bound of the count is at most the budget."""

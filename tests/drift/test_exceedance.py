@@ -141,6 +141,14 @@ def test_a_path_equals_its_requests_one_by_one_bit_for_bit(requests: int, start:
     assert share < 1 or requests < 600 or (slow[-1, tests.usable.ravel()] == esr.CEILING).all()
 
 
+@pytest.mark.filterwarnings("error")
+def test_of_no_time_there_is_no_evidence() -> None:
+    """As when the clock of the first window of an armed lane stands still."""
+    tests = exceedance.build(np.random.default_rng(5).standard_normal((1_200, 1)).astype(np.float32), [(0, 1)], 1e-5)
+    over = np.ones((400, 1, len(exceedance.RANKS)), np.bool_)
+    assert not exceedance.path(tests, exceedance.initial(tests), over, 0.0).any()
+
+
 def test_shares_of_the_budget_add_up_to_one() -> None:
     for armed in ({"t0": 3}, {"t0": 3, "features": 9_000, "health": 4}, {"features": 1, "health": 0}):
         a_weeks = budget.thresholds(armed, 2.0)

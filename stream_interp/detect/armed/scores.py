@@ -28,7 +28,7 @@ class ScoreTest(NamedTuple):
     @property
     def is_raw(self) -> bool:
         """It sees the activations alone, not what an SAE makes of them."""
-        return self.group == "t0" and self.score not in NEED_SAE
+        return self.score not in NEED_SAE
 
 
 # In the order of SCORES, new ones last. A baseline has those of the scores that it was counted with, so that its δ, its

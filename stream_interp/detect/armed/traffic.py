@@ -1,7 +1,8 @@
 """Has the traffic changed: how long requests are, and where in their context they begin?
 
 Per distribution, at cuts where the baseline's quantiles lie, one test each that the share of requests at or beyond the
-cut rises, and one that it falls; the share may be off by `drift.tolerance` as a feature's rate may. Such a change is no
+cut rises, and one that it falls; and one that requests come beyond all of the baseline, which those cuts do not see
+where many lie in its last bin. The share may be off by `drift.tolerance` as a feature's rate may. Such a change is no
 incident: tests of requests look at their first tokens, whatever their length. It is said beside them, as `traffic_mix`,
 with a budget of its own: at most `drift.false_alarms_per_week` of such notes a week in expectation.
 """
@@ -83,12 +84,14 @@ class TrafficNote:
 
 def build(arrays: Arrays, drift: DriftSettings) -> TrafficTests:
     """Of a baseline; one of before it had a distribution is not tested for it."""
-    cuts: list[Cut] = []
+    cuts, beyond = list[Cut](), list[Cut]()
     for name in HISTOGRAMS:
         if (total := _total(arrays, name)) > 0:
             reached = np.searchsorted(np.cumsum(arrays[name]), np.array(QUANTILES) * total, side="right")
             edges = sorted({int(edge) for edge in reached} - {0})
             cuts += [Cut(name, edge, at_least) for edge in edges for at_least in (True, False)]
+            beyond += [Cut(name, edge, True) for edge in [int(np.flatnonzero(arrays[name])[-1]) + 1] if edge < BINS]
+    cuts += beyond  # last: a checkpoint of before there were such has evidence of the others
     n, x = _counts(cuts, arrays)
     share, (_, high) = x / n, clopper_pearson(x, n, DELTA / max(len(cuts), 1))
     armed = np.flatnonzero(high * drift.tolerance < HIGHEST_TESTED)
@@ -108,7 +111,8 @@ def initial(tests: TrafficTests) -> TrafficEvidence:
 def tick(tests: TrafficTests, before: TrafficEvidence, arrays: Arrays, w: float) -> TrafficEvidence:
     """One window of w weeks."""
     n, x = _counts(tests.cuts, arrays)
-    m = esr.update(before.m, w, n, tests.p, "up", np.arange(len(n)), x)
+    m = np.pad(before.m, ((0, 0), (0, len(n) - before.m.shape[1])))  # of a checkpoint of before the last cuts
+    m = esr.update(m, w, n, tests.p, "up", np.arange(len(n)), x)
     requests = max(_total(arrays, name) for name in HISTOGRAMS)
     kept = 0.5 ** (requests / HALF_LIFE_REQUESTS)
     new = np.stack([arrays.get(name, np.zeros(BINS)) for name in HISTOGRAMS])
