@@ -149,13 +149,17 @@ def test_features_are_named_by_e_d_bh_over_the_whole_group() -> None:
     assert len(slow) > sum((tick.features[of] >= a_weeks).sum() for of in kinds)
 
 
-def test_a_window_without_requests_lets_the_time_pass() -> None:
-    nobody = window(np.random.default_rng(7), RATE, STRENGTH, n=0)
-    tick = armed.update(TESTS, armed.no_evidence(TESTS), nobody, 0.25, None)
+def test_a_window_without_requests_loses_the_time() -> None:
+    """However many of them: evidence that is nothing but time must not alarm."""
+    rng = np.random.default_rng(7)
+    before = armed.update(TESTS, armed.no_evidence(TESTS), window(rng, RATE, STRENGTH), 0.25, None)
+    tick = armed.update(TESTS, before.evidence, window(rng, RATE, STRENGTH, n=0), 1e6, None)
+    assert not crossings(TESTS, tick).groups
     for kind in KINDS:
-        own = TESTS.unit.features[str(kind)].armed
-        assert (tick.features["unit", str(kind)][own] == 0.25).all()
-        assert not tick.features["unit", str(kind)][~own].any()
+        now, then = (of.features["unit", str(kind)] for of in (tick, before))
+        np.testing.assert_array_equal(now, then)
+        assert now[TESTS.unit.features[str(kind)].armed].any()
+        assert not now[~TESTS.unit.features[str(kind)].armed].any()
 
 
 def test_what_fired_only_by_massive_tokens_has_no_magnitude_and_none_exceeds_its_firings() -> None:

@@ -16,7 +16,7 @@ from stream_interp.detect.armed.scores import SCORE_TESTS, ScorePeaks
 from stream_interp.detect.crossings import Crossings, crossings
 from stream_interp.detect.incident import opened_or_joined
 from stream_interp.detect.orders import apply_baseline
-from stream_interp.detect.step import go_blind, new_lane, step
+from stream_interp.detect.step import MOST_WEEKS, MS_PER_WEEK, go_blind, new_lane, step
 from stream_interp.detect.view import status_of
 from stream_interp.drift import esr, recovery
 from stream_interp.encode.requests import Request
@@ -323,14 +323,29 @@ def test_a_new_baseline_ends_the_incident_that_the_old_one_judged(armed: Driver)
     assert status_of(result.state, 0, 0).state == "ok"
 
 
-def test_time_passes_in_windows_without_a_counted_request(armed: Driver) -> None:
+def test_time_is_lost_in_windows_without_a_counted_request(armed: Driver) -> None:
     driver = copy_of(armed)
     driver.state = replace(driver.state, settings=structs.replace(SETTINGS, drift=DriftSettings(clock="closed_at")))
     start = driver.state
     driver.feed(requests(np.random.default_rng(22), 40, tokens=1))
     assert driver.state.weeks > start.weeks
-    earned = driver.state.evidence.unit.scores.m - start.evidence.unit.scores.m  # type: ignore[union-attr]
-    np.testing.assert_allclose(earned, driver.state.weeks - start.weeks)
+    assert start.evidence is not None
+    assert driver.state.evidence is not None
+    np.testing.assert_array_equal(driver.state.evidence.unit.scores.m, start.evidence.unit.scores.m)
+
+
+def test_the_first_requests_after_a_break_of_years_open_nothing(armed: Driver) -> None:
+    """The time-weighted evidence would be that of the whole break, which one window could not disprove."""
+    opened = 0
+    for seed in range(20):
+        driver = copy_of(armed)
+        settings = structs.replace(SETTINGS, drift=DriftSettings(clock="closed_at"))
+        driver.state = replace(
+            driver.state, settings=settings, closed_at_ms=driver.state.closed_at_ms - 200 * MS_PER_WEEK
+        )
+        opened += "opened" in driver.feed(requests(np.random.default_rng(100 + seed), 64))
+        assert driver.state.weeks - armed.state.weeks < 1.001 * MOST_WEEKS
+    assert opened <= 1
 
 
 def test_a_lane_whose_tokens_are_all_massive_keeps_its_other_tests() -> None:

@@ -229,19 +229,20 @@ class Tick:
 
 
 def update(tests: Tests, evidence: Evidence, window: Window, w: float, at_ms: int | None) -> Tick:
-    """One window of w weeks: all tests of all strata. A stratum without requests in it lets the time pass.
+    """One window of w weeks: all tests of all strata.
 
+    A stratum without requests in it loses the time: evidence that grew with time alone would alarm about nothing.
     `at_ms` is the lane's time, Unix epoch; None for requests that were drawn, which are of no time.
     """
     strata, of_features, of_scores = {}, dict[tuple[str, str], Floats](), dict[str, ScorePeaks]()
     for name, own in tests.strata.items():
         before, (n, arrays) = evidence.strata[name], stratum_of(window, name)
-        seen, after = seen_in(n, arrays), dict[str, FeatureEvidence]()
+        seen, after, own_w = seen_in(n, arrays), dict[str, FeatureEvidence](), w if n else 0.0
         for kind, of in own.features.items():
             factor = tests.factor(of.kind.direction, at_ms)
-            after[kind], of_features[name, kind] = features.tick(of, before.features[kind], seen, w, factor)
+            after[kind], of_features[name, kind] = features.tick(of, before.features[kind], seen, own_w, factor)
         rows = widened(arrays["request_scores"], len(SCORES))
-        moved, of_scores[name] = scores.tick(own.scores, before.scores, rows, w, tests.score_thresholds(name))
+        moved, of_scores[name] = scores.tick(own.scores, before.scores, rows, own_w, tests.score_thresholds(name))
         strata[name] = StratumEvidence(after, moved)
     of_means = {kind.direction: means.values(tests.means[kind.direction], of_features[UNIT, str(kind)])
                 for kind in RATES if kind.direction in tests.means}  # fmt: skip

@@ -109,10 +109,10 @@ def initial(tests: TrafficTests) -> TrafficEvidence:
 
 
 def tick(tests: TrafficTests, before: TrafficEvidence, arrays: Arrays, w: float) -> TrafficEvidence:
-    """One window of w weeks."""
+    """One window of w weeks; without a request it loses the time."""
     n, x = _counts(tests.cuts, arrays)
     m = np.pad(before.m, ((0, 0), (0, len(n) - before.m.shape[1])))  # of a checkpoint of before the last cuts
-    m = esr.update(m, w, n, tests.p, "up", np.arange(len(n)), x)
+    m = esr.update(m, w if n.any() else 0.0, n, tests.p, "up", np.arange(len(n)), x)
     requests = max(_total(arrays, name) for name in HISTOGRAMS)
     kept = 0.5 ** (requests / HALF_LIFE_REQUESTS)
     new = np.stack([arrays.get(name, np.zeros(BINS)) for name in HISTOGRAMS])
