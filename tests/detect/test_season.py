@@ -66,6 +66,26 @@ def test_hours_with_few_requests_have_the_widest_factor() -> None:
     assert (of.up[6], of.down[6]) == (of.up[7], of.down[7])
 
 
+def test_factors_are_bounds_that_close_in_on_the_hour() -> None:
+    few, many = arrays(), arrays()
+    many["hour_requests"], many["hour_fired"] = many["hour_requests"] * 100, many["hour_fired"] * 100
+    for made, margin in ((few, 0.5), (many, 0.05)):
+        of = season.build(made, drift("hour_of_week"))
+        assert of is not None
+        assert (of.down < NIGHT).all()
+        assert (of.up > NIGHT).all()
+        np.testing.assert_allclose(of.up / of.down, 1, atol=margin)
+
+
+def test_an_hour_in_which_nothing_fired_is_no_null_of_0() -> None:
+    empty = arrays()
+    empty["hour_fired"][5] = 0
+    of = season.build(empty, drift("hour_of_week"))
+    assert of is not None
+    assert of.up[5] > 0
+    assert of.down[5] == 0
+
+
 def test_without_hours_or_without_the_setting_there_is_no_season() -> None:
     assert season.build(arrays(), drift("off")) is None
     assert season.build(baseline_arrays(np.random.default_rng(0)), drift("hour_of_week")) is None

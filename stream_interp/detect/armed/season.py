@@ -1,8 +1,10 @@
 """Rates that follow the hour of the week: one factor for all features of a lane, known before the request.
 
-The factor of an hour is how many features fired a request in it, over how many did in the whole baseline. An e-SR with
-a null that moves stays valid if that is known before the request (`drift.esr`, E[x | past] ≤ p_t). What one factor
-cannot follow, features with a rhythm of their own, is drift.
+The factor of an hour is how many features fired a request in it, over how many did in the whole baseline; for up-tests
+the upper and for down-tests the lower bound of it, at three standard errors if requests' numbers of features spread as
+widely as they are large, or in an hour where nothing fired at three of its n requests. An e-SR with a null that moves
+stays valid if that is known before the request (`drift.esr`, E[x | past] ≤ p_t). What one factor cannot follow, features
+with a rhythm of their own, is drift.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ MIN_REQUESTS = 200  # of an hour in the baseline; one with fewer has the widest 
 
 @dataclass(frozen=True)
 class Season:
-    """[168] factors by hour of the week, UTC, for up-tests and for down-tests."""
+    """[168] bounds of the factors by hour of the week, UTC, for up-tests and for down-tests."""
 
     up: Floats
     down: Floats
@@ -39,7 +41,7 @@ def build(arrays: Arrays, drift: DriftSettings) -> Season | None:
     known, total = requests >= MIN_REQUESTS, fired.sum() / max(requests.sum(), 1)
     if not known.any() or total == 0:
         return None
-    factor = fired / np.maximum(requests, 1) / total
-    return Season(
-        np.where(known, factor, factor[known].max(initial=1.0)), np.where(known, factor, factor[known].min(initial=1.0))
-    )
+    n = np.maximum(requests, 1)
+    factor, spread = fired / n / total, 3 / np.sqrt(n)
+    up, down = factor * (1 + spread) + 3 / n, factor * np.maximum(1 - spread, 0)
+    return Season(np.where(known, up, up[known].max(initial=1.0)), np.where(known, down, down[known].min(initial=1.0)))
