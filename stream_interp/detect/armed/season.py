@@ -3,8 +3,8 @@
 The factor of an hour is how many features fired a request in it, over how many did in the whole baseline; for up-tests
 the upper and for down-tests the lower bound of it, at three standard errors if requests' numbers of features spread as
 widely as they are large, or in an hour where nothing fired at three of its n requests. An e-SR with a null that moves
-stays valid if that is known before the request (`drift.esr`, E[x | past] ≤ p_t). What one factor cannot follow, features
-with a rhythm of their own, is drift.
+stays valid if that is known before the request (`drift.esr`, E[x | past] ≤ p_t). What one factor cannot follow,
+features with a rhythm of their own, is drift.
 """
 
 from __future__ import annotations
