@@ -62,7 +62,8 @@ def instrument(
         producer: where the snapshots go.
         request_ids: [B] ids of the current batch, or a function that returns them, called once a forward; default:
             new random ids.
-        group_keys: [B] the same for requests that hang together (of a session, a customer), or a function as above.
+        group_keys: [B] the same for requests that hang together (of a session, a customer), None or empty for one that
+            does with none, or a function as above.
 
     Raises:
         UsageError: a hook that the model does not have.
@@ -105,9 +106,10 @@ class _Forward:
         return self.ids
 
 
-def _asked(given: PerRequest) -> list[str] | None:
+def _asked(given: PerRequest, nothing: str = "None") -> list[str] | None:
+    """`nothing`: what None becomes."""
     of_batch = given() if callable(given) else given
-    return None if of_batch is None else [str(one) for one in of_batch]
+    return None if of_batch is None else [nothing if one is None else str(one) for one in of_batch]
 
 
 class _Capture:
@@ -124,7 +126,9 @@ class _Capture:
         """Opens a forward: asks for its request ids and group keys, and finds its mask."""
         forward = None
         try:
-            forward = _Forward(_asked(self._request_ids), _asked(self._group_keys), self._mask(args, kwargs))
+            forward = _Forward(
+                _asked(self._request_ids), _asked(self._group_keys, nothing=""), self._mask(args, kwargs)
+            )
         except Exception as error:
             self._count("hook_error", error)
         self._stack().append(forward)

@@ -12,7 +12,9 @@ over its binomial one. Summed before divided, since a rare feature's own ratio i
 
 *Robust.* Features are dealt out to `GROUPS` groups, and deff is the median of the groups' ratios: a few odd features
 do not move it (median of means; Lugosi, Mendelson: arXiv 1906.04280). The lower bound is that of the ratio over all
-features by the spread between clusters, so features may depend on each other at will: identical ones are one.
+features by the spread between clusters, so features may depend on each other at will: identical ones are one. It is as
+unsure as t of (Σn)²/Σn² clusters of one size. So one cluster alone that hangs together, however large, is not called
+dependent: nothing tells whether another one like it would do so.
 """
 
 from __future__ import annotations
@@ -109,7 +111,8 @@ def estimate(state: DesignEffect) -> Estimate:
     per_unit = float(state.residuals.sum()) / state.units
     spread = state.residuals_sq - 2 * per_unit * state.residuals_units + per_unit**2 * state.units_sq
     error = np.sqrt(max(spread, 0.0) * state.clusters / (state.clusters - 1)) / state.units
-    lower = (per_unit - stdtrit(state.clusters - 1, CONFIDENCE) * error) / binomial.sum()
+    alike = state.units**2 / state.units_sq  # so many clusters of one size
+    lower = (per_unit - stdtrit(alike - 1, CONFIDENCE) * error) / binomial.sum()
     return Estimate(deff, float(lower), state.clusters)
 
 

@@ -107,21 +107,15 @@ def _begin(
     if sae is None:
         return lambda: (Firings.none(tokens.x), _errors(None, tokens, Firings.none(tokens.x)))
     if isinstance(sae, SAE) and sae.queues:
-        return partial(
-            _queued, sae, tokens, at_most, on_device.begin(sae, tokens, at_most, on_device.link_to(sae.device))
-        )
+        return partial(_queued, on_device.begin(sae, tokens, at_most, on_device.link_to(sae.device)))
     firing = beside.submit(sae.firings, tokens.x, at_most)
     return lambda: _explained(sae, tokens, firing.result())
 
 
-def _queued(
-    sae: SAE, tokens: Tokens, at_most: int | None, wait: Callable[[], tuple[Firings, Errors] | None]
-) -> tuple[Firings, Errors]:
-    if (found := wait()) is not None:
-        return found
-    if at_most is not None:
+def _queued(wait: Callable[[], tuple[Firings, Errors] | None]) -> tuple[Firings, Errors]:
+    if (found := wait()) is None:
         raise TooManyFirings
-    return _explained(sae, tokens, sae.firings(tokens.x))  # one request in which a great deal fires
+    return found
 
 
 def _explained(sae: Encoder, tokens: Tokens, fired: Firings) -> tuple[Firings, Errors]:

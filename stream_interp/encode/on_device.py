@@ -73,7 +73,7 @@ def begin(sae: SAE, tokens: Tokens, at_most: int | None, link: Link) -> Callable
     Args:
         sae: on the device of `link`.
         tokens: of the batch.
-        at_most: firings there is to be room for.
+        at_most: firings there is to be room for; None: for all, where need be by a second pass.
         link: to the device.
 
     Returns:
@@ -90,7 +90,9 @@ def begin(sae: SAE, tokens: Tokens, at_most: int | None, link: Link) -> Callable
         with torch.inference_mode():
             on_host, terms = _unpacked(wait(), size, len(explained), sae.dtype)
             fired = on_host.firings(sae.d_sae)
-            return fired and (fired, Errors(square_sums(y), *terms.numpy()))
+            if fired is not None:
+                return fired, Errors(square_sums(y), *terms.numpy())
+            return None if at_most is not None else begin(sae, tokens, int(on_host.fired), link)()
 
     return end
 

@@ -48,9 +48,9 @@ def fire(canonical: Canonical, z: torch.Tensor, at_most: int | None = None) -> F
     Raises:
         TooManyFirings: more than `at_most`; found out after each block, when one more is under way.
     """
-    tiles, parts = _Tiles(canonical), [Firings.none(z)]
     if z.device.type != "cpu":
         return fire_on_device(canonical, z, at_most)
+    tiles, parts = _Tiles(canonical), [Firings.none(z)]
     with one_thread_each() as run:
         begun = (
             (start, rows, run(tiles.of, tiles.units(block, rows))) for start, rows, block in blocks(z, BLOCK_TOKENS)
@@ -106,12 +106,14 @@ class _Above:
 
     def __init__(self, canonical: Canonical) -> None:
         self._threshold, self._magnitude = canonical.threshold, canonical.magnitude
+        self._open_at_0 = bool((canonical.threshold < 0).any())
 
     def tile(self, pre: torch.Tensor, start: int) -> Firings:
         token, feature, value = entries_above(pre, self._threshold[start : start + pre.shape[1]])
         feature = feature + start
-        fired = Firings(token, feature, value)
-        return fired if self._magnitude is None else magnitudes(fired, self._magnitude)
+        if self._magnitude is not None:
+            return magnitudes(Firings(token, feature, value), self._magnitude)
+        return that_fire(token, feature, value) if self._open_at_0 else Firings(token, feature, value)
 
     def block(self, tiles: Iterator[Firings], rows: int) -> Firings:
         return by_token(tiles, rows)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from stream_interp.sae import int8
 from stream_interp.sae.canonical import Canonical
-from stream_interp.sae.firings import Firings, TooManyFirings, by_token, magnitudes, marked
+from stream_interp.sae.firings import Firings, TooManyFirings, by_token, magnitudes, marked, that_fire
 from stream_interp.sae.threads import one_ahead, one_thread_each
 
 BLOCK_TOKENS, TILE_FEATURES = 1_024, 2_304  # a tile of a block is 2.4 MB in 8 bits
@@ -162,8 +162,9 @@ class Exact:
             exact = _dots_in_float64(tokens.z, W_rows, token[near], feature[near] - start) + bias[near]
             fires[near] = ~(exact <= threshold[near])
             pre[near] = exact.float()
-        fired = Firings(token[fires], feature[fires], pre[fires])
-        return fired if self._magnitude is None else magnitudes(fired, self._magnitude)
+        if self._magnitude is not None:
+            return magnitudes(Firings(token[fires], feature[fires], pre[fires]), self._magnitude)
+        return that_fire(token[fires], feature[fires], pre[fires])
 
 
 def _above(screen: int8.Int8Screen, q: torch.Tensor, _tokens: Tokens, start: int) -> NDArray[np.uint8]:

@@ -105,6 +105,8 @@ def _device(device: torch.device | str | None) -> torch.device:
         wanted = torch.device(device or "cpu")
     except RuntimeError as error:
         raise UsageError(f"device {device!r}: give cpu, cuda, cuda:N or auto") from error
+    if wanted.type not in ("cpu", "cuda"):  # what fires is queued by means of CUDA
+        raise UsageError(f"device {device!r}: give cpu, cuda, cuda:N or auto")
     if wanted.type == "cuda" and not torch.cuda.is_available():
         raise UsageError(f"device {device!r}: this machine has no CUDA device; use cpu or auto")
     return wanted

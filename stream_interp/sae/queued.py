@@ -110,7 +110,7 @@ def activated(canonical: Canonical, pre: torch.Tensor) -> torch.Tensor:
         feature = place + torch.arange(0, pre.shape[1], group, device=pre.device)
     else:
         value, feature = pre.topk(min(canonical.k, pre.shape[1]), dim=1)
-    return torch.zeros_like(pre).scatter_(1, feature, value.relu())
+    return pre.zero_().scatter_(1, feature, value.relu())
 
 
 def _decoded(canonical: Canonical, acts: torch.Tensor, rows: NDArray[np.int64]) -> list[torch.Tensor]:

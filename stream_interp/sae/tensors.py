@@ -74,7 +74,7 @@ class LazyTensor:
         Raises SAELoadError where the file is gone, or shorter than it was.
         """
         if self.mapped is None:
-            return self.read()[rows]
+            return self.read()[rows.cpu()]
         try:
             bits, chosen = self.mapped(), rows.cpu().numpy()
         except (OSError, ValueError) as error:

@@ -108,6 +108,17 @@ def test_more_than_there_is_room_for(folder, queued, monkeypatch):
     assert same(window_of(sae, own, REQUESTS), whole)
 
 
+def test_a_request_has_the_same_errors_whether_it_found_room_at_once_or_not(tmp_path, queued, monkeypatch):
+    """In a batch there may be room for what is too much for a request alone: it is decoded in one way."""
+    rng = torch.Generator().manual_seed(4)
+    W = torch.randn(D_IN, D_SAE, generator=rng)
+    save_saelens(tmp_path, W, torch.ones(D_SAE), W.T.contiguous(), torch.zeros(D_IN), threshold=0.1)
+    sae, own = load_encoder(tmp_path), items()
+    with_room = encode_batch(sae, own)
+    monkeypatch.setattr(on_device, "_ALONE", 100)
+    assert np.array_equal(encode_batch(sae, own).sums, with_room.sums)
+
+
 @pytest.mark.gpu
 @needs_cuda
 def test_nothing_synchronises_within_a_batch(folder):

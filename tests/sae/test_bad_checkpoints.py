@@ -270,7 +270,8 @@ def test_overflow_of_a_narrow_dtype(write: Write) -> None:
 
 def test_no_such_dtype_or_device(write: Write) -> None:
     folder = write()
-    for options in ({"dtype": "int8"}, {"dtype": "load"}, {"dtype": torch.int64}, {"device": "abacus"}):
+    devices = [{"device": name} for name in ("abacus", "mps", "meta")]
+    for options in ({"dtype": "int8"}, {"dtype": "load"}, {"dtype": torch.int64}, *devices):
         with pytest.raises(UsageError):
             sae.load(folder, **options)
     if not torch.cuda.is_available():

@@ -13,6 +13,7 @@ from stream_interp.sae.blocks import BLOCK_TOKENS
 from stream_interp.sae.canonical import Canonical
 from stream_interp.sae.config import SAEConfig
 from stream_interp.sae.encoder import SAE
+from stream_interp.sae.exact import Exact
 from stream_interp.sae.firings import Firings, TooManyFirings
 from stream_interp.sae.queued import DECODED_TOKENS, find, fire_on_device
 from tests.sae.test_firings import D_SAE, RULES, _canonical, _pre
@@ -36,6 +37,15 @@ def test_what_fires_is_what_tiles_find(rule: str, dtype: torch.dtype) -> None:
         pre = torch.stack([torch.randperm(D_SAE) for _ in pre]).to(dtype) - 900  # of equal ones each takes its own
     for n in (0, 1, BLOCK_TOKENS, 700):
         assert _same(fire_on_device(canonical, pre[:n], None), fire(canonical, pre[:n]))
+
+
+def test_what_is_0_does_not_fire_below_a_threshold_of_0_either() -> None:
+    canonical, x = _canonical(threshold=torch.full((D_SAE,), -1.0)), torch.zeros(2, D_SAE)
+    x[1, 5], x[1, 6] = -0.5, 2.0
+    for fired in (fire(canonical, x), fire_on_device(canonical, x, None), Exact(canonical).fire(x, None)):
+        assert fired.token.tolist() == [1, 1]
+        assert fired.feature.tolist() == [5, 6]
+        assert fired.value.tolist() == [-0.5, 2.0]
 
 
 def test_nan_fires() -> None:
