@@ -223,7 +223,7 @@ def make_baseline(
         explained_variance=values["explained_variance"], l0=values["l0"], norm=values["norm"] or 0.0,
         massive_share=values["massive_share"] or 0.0, compute_dtype=projector.compute_dtype,
         design_effect=_known(effect.deff), dependent=effect.dependent or of_groups.dependent,
-        design_effect_of_groups=_known(of_groups.deff),
+        design_effect_of_groups=_known(of_groups.deff), dependent_groups=of_groups.dependent,
         design_effect_of_tokens=_known(_estimated(calibration.of_tokens).deff),
         unit_tokens=projector.unit_tokens, stationary_p=p,
         first_closed_at_ms=calibration.first_ms, last_closed_at_ms=calibration.last_ms,

@@ -121,14 +121,15 @@ class BaselineHeader(Struct, frozen=True, kw_only=True):
     design_effect: float | None = None  # of requests, 1 where they are independent; None: not known (`drift`)
     design_effect_of_tokens: float | None = None
     design_effect_of_groups: float | None = None  # of requests of one group key; None: not known, or they have none
-    dependent: bool = False  # beyond chance: intervals were widened, and alarms may be more than the budget
+    dependent_groups: bool = False  # requests of one group key are dependent, beyond chance
+    dependent: bool = False  # they are, or in their order: intervals were widened; alarms may be more than the budget
     strata: dict[str, int] = field(default_factory=dict)  # requests of each stratum that has enough, beside the unit
 
     @property
     def largest_design_effect(self) -> float | None:
-        """Of requests, in their order or by their groups; None: neither is known."""
-        known = [effect for effect in (self.design_effect, self.design_effect_of_groups) if effect is not None]
-        return max(known, default=None)
+        """Of requests, in their order or by their groups where that is beyond chance; None: not known."""
+        of_groups = self.design_effect_of_groups if self.dependent_groups else None
+        return max((effect for effect in (self.design_effect, of_groups) if effect is not None), default=None)
 
     @property
     def widened_by(self) -> float:

@@ -18,6 +18,7 @@ from stream_interp.records.arrays import Arrays, pack, unpack
 from stream_interp.records.chunks import split
 from stream_interp.records.envelope import SAFETENSORS, Envelope, binary
 from stream_interp.records.lane import Lane
+from stream_interp.records.lengths import BINS
 
 CE_TYPE = "interp.window.v1"
 CHUNK_BYTES = 900_000  # below every default of max.message.bytes
@@ -209,6 +210,9 @@ def decode_window(data: bytes) -> Window:
             f"a window of d_in {header.d_in}, d_sae {header.d_sae}; expected at most {MAX_WIDTH:,}: few bytes must not "
             "fill the memory"
         )
+    for name in ("length_histogram", "start_histogram"):
+        if name in arrays and arrays[name].shape != (BINS,):
+            raise IntegrityError(f"a window with a {name} of shape {list(arrays[name].shape)}; expected [{BINS}]")
     for stratum, requests in {UNIT: header.requests, **header.strata}.items():
         scored = len(arrays.get(named(stratum, "request_scores"), ()))
         if scored != requests:

@@ -87,7 +87,7 @@ def test_sessions_far_apart_in_the_log_are_seen_by_their_key(alike: bool) -> Non
     header, _ = read_baseline(learning.make_baseline(learned, LANE, 2, PROJECTOR, DRIFT, 1.0))
     assert header.design_effect == pytest.approx(1.0, abs=0.4)
     assert header.design_effect_of_groups == pytest.approx(8 if alike else 1, rel=0.35)
-    assert header.dependent == alike
+    assert header.dependent == header.dependent_groups == alike
     assert header.widened_by == (header.design_effect_of_groups if alike else 1.0)
 
 

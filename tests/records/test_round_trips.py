@@ -138,6 +138,12 @@ def test_a_proposal_is_a_word():
         decode_window(pack(msgspec.structs.replace(s.WINDOW_FIT.header, proposed_dtype="x" * 33), {}))
 
 
+@pytest.mark.parametrize("name", ["length_histogram", "start_histogram"])
+def test_a_histogram_of_another_shape_is_refused_or_numpy_would_spread_it(name: str):
+    with pytest.raises(IntegrityError, match=f"{name} of shape"):
+        decode_window(pack(s.WINDOW.header, {**s.WINDOW.arrays, name: np.ones(1, np.int64)}))
+
+
 PACKED = pack(s.WINDOW.header, s.WINDOW.arrays)
 
 
