@@ -17,7 +17,7 @@ from stream_interp.encode.per_request import Errors, error_terms, square_sums
 from stream_interp.encode.tokens import Tokens
 from stream_interp.sae.encoder import SAE
 from stream_interp.sae.firings import Firings
-from stream_interp.sae.queued import Room
+from stream_interp.sae.queued import Room, Rows
 
 _ALONE = 1 << 20  # firings there is room for where the caller sets no bound
 
@@ -82,8 +82,9 @@ def begin(sae: SAE, tokens: Tokens, at_most: int | None, link: Link) -> Callable
     with torch.inference_mode():
         explained = np.flatnonzero(tokens.in_error)
         size = min(len(tokens.x) * sae.d_sae, _ALONE if at_most is None else at_most)
-        room, xhat = sae.queue(link.up(tokens.x), size, explained)
-        y = tokens.x[:0] if tokens.target is None else tokens.target[torch.from_numpy(explained)]
+        chosen = torch.from_numpy(explained)
+        room, xhat = sae.queue(link.up(tokens.x), size, Rows(explained, link.up(chosen)))
+        y = tokens.x[:0] if tokens.target is None else tokens.target[chosen]
         wait = link.down(_packed(room, error_terms(link.up(y), xhat)))
 
     def end() -> tuple[Firings, Errors] | None:

@@ -20,7 +20,7 @@ from stream_interp.sae.config import SAEConfig
 from stream_interp.sae.decoding import decode_fired, decode_from_file
 from stream_interp.sae.firings import Firings
 from stream_interp.sae.normalisation import Normalised, normalise
-from stream_interp.sae.queued import Room, find
+from stream_interp.sae.queued import Room, Rows, find
 
 _SKIP_BLOCK = 64  # rows of a product at once
 
@@ -90,12 +90,12 @@ class SAE:
         with torch.inference_mode():
             return self._fire(normalise(self.canonical.normalisation, floats(x, "x", self.d_in, self.device)), at_most)
 
-    def queue(self, x: torch.Tensor, size: int, explained: NDArray[np.int64]) -> tuple[Room, torch.Tensor]:
+    def queue(self, x: torch.Tensor, size: int, explained: Rows) -> tuple[Room, torch.Tensor]:
         """What fires in `x` [n, d_in], which is on the SAE's device, and some reconstructions. Waits for nothing.
 
         Args:
             size: of the room for what fires.
-            explained: [k] tokens, ascending, whose reconstruction is wanted; none where no decoder is in memory.
+            explained: k tokens whose reconstruction is wanted; none where no decoder is in memory.
 
         Returns:
             What fired; the reconstruction [k, d_out].
@@ -103,17 +103,16 @@ class SAE:
         with torch.inference_mode():
             normalised = normalise(self.canonical.normalisation, x)
             z = self._centred(normalised)
-            if not len(explained):
+            if not len(explained.on_host):
                 return find(self.canonical, z, size)
             room, decoded = find(self.canonical, z, size, explained)
-            chosen = torch.from_numpy(explained).to(x.device, non_blocking=True)
-            return room, self._output(x[chosen], normalised.of(chosen), decoded)
+            return room, self._output(x[explained.there], normalised.of(explained.there), decoded)
 
     @property
     def queues(self) -> bool:
-        """`queue` is what is fast: it is on another device than the CPU, with a decoder in its memory or with none."""
+        """`queue` is what is fast: it is on a CUDA device, with a decoder in its memory or with none."""
         in_memory = self.canonical.W_dec is None or isinstance(self.canonical.W_dec, torch.Tensor)
-        return self.device.type != "cpu" and in_memory
+        return self.device.type == "cuda" and in_memory
 
     def subset(self, features: Sequence[int] | NDArray[np.integer[Any]]) -> SAE:
         """An encoder of these features alone, at their share of the cost: its feature i is this one's `features[i]`.

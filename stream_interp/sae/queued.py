@@ -60,14 +60,24 @@ class Room(NamedTuple):
         return Firings(token, entry - token * d_sae, self.value[:n])
 
 
-def find(
-    canonical: Canonical, z: torch.Tensor, size: int, decoded: NDArray[np.int64] | None = None
-) -> tuple[Room, torch.Tensor]:
+class Rows(NamedTuple):
+    """Some rows, ascending: the host is to know how many are in a block, the device which; neither may ask the other.
+
+    Attributes:
+        on_host: [k] their numbers.
+        there: [k] the same, on the device.
+    """
+
+    on_host: NDArray[np.int64]
+    there: torch.Tensor
+
+
+def find(canonical: Canonical, z: torch.Tensor, size: int, decoded: Rows | None = None) -> tuple[Room, torch.Tensor]:
     """What fires in `z` [n, d_in], normalised and of the dtype of `canonical`. A NaN fires, so that it is seen.
 
     Args:
         size: of the room.
-        decoded: [k] rows whose output is wanted, ascending.
+        decoded: k rows whose output is wanted.
 
     Returns:
         What fired; the output [k, d_out] of the decoder, which is in memory, for those rows.
@@ -78,15 +88,15 @@ def find(
         acts = activated(canonical, torch.addmm(canonical.b_enc, block, canonical.W_enc, out=memory))
         room = room.add(acts[:rows], start * d_sae)
         if decoded is not None:
-            first, end = np.searchsorted(decoded, (start, start + rows))
-            outputs += _decoded(canonical, acts, decoded[first:end] - start)
+            first, end = np.searchsorted(decoded.on_host, (start, start + rows))
+            outputs += _decoded(canonical, acts, decoded.there[first:end] - start)
     none = z.new_zeros(0, 0 if canonical.b_dec is None else len(canonical.b_dec))
     return room, torch.cat([none, *outputs])
 
 
 def fire_on_device(canonical: Canonical, z: torch.Tensor, at_most: int | None) -> Firings:
     """What fires in `z`, on its device; waits for it. Raises TooManyFirings: more than `at_most`."""
-    size = _EXPECTED_L0 * len(z) if at_most is None else at_most
+    size = min(len(z) * len(canonical.b_enc), _EXPECTED_L0 * len(z) if at_most is None else at_most)
     while True:
         room, _ = find(canonical, z, size)
         if (fired := room.firings(len(canonical.b_enc))) is not None:
@@ -113,15 +123,12 @@ def activated(canonical: Canonical, pre: torch.Tensor) -> torch.Tensor:
     return pre.zero_().scatter_(1, feature, value.relu())
 
 
-def _decoded(canonical: Canonical, acts: torch.Tensor, rows: NDArray[np.int64]) -> list[torch.Tensor]:
+def _decoded(canonical: Canonical, acts: torch.Tensor, rows: torch.Tensor) -> list[torch.Tensor]:
     """The output for some rows of a block, in parts: a product of one height, in which no row depends on the others."""
     assert isinstance(canonical.W_dec, torch.Tensor)  # as `SAE.queues` says
     assert canonical.b_dec is not None
     outputs = []
-    for start in range(0, len(rows), DECODED_TOKENS):
-        own = rows[start : start + DECODED_TOKENS]
-        chosen = np.zeros(DECODED_TOKENS, np.int64)
-        chosen[: len(own)] = own
-        part = acts[torch.from_numpy(chosen).to(acts.device, non_blocking=True)]
-        outputs.append(decode_dense(part, canonical.W_dec, canonical.b_dec)[: len(own)])
+    for chosen in torch.split(rows, DECODED_TOKENS):
+        for _, n, part in blocks(acts[chosen], DECODED_TOKENS):
+            outputs.append(decode_dense(part, canonical.W_dec, canonical.b_dec)[:n])
     return outputs

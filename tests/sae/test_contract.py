@@ -18,6 +18,7 @@ from stream_interp.sae.decoding import decode_dense
 from stream_interp.sae.encoder import SAE
 from stream_interp.sae.formats import FAMILIES
 from stream_interp.sae.precision import in_dtype
+from stream_interp.sae.queued import Rows
 
 GOLDEN = sorted(path.parent for path in Path(__file__).parent.glob("golden/*/meta.json"))
 every_golden = pytest.mark.parametrize("folder", GOLDEN, ids=lambda folder: folder.name)
@@ -217,7 +218,7 @@ def test_what_is_queued_is_that_of_the_publishing_tool(opened: Open, folder: Pat
     loaded, golden, meta = opened(folder)
     in_memory = isinstance(loaded.canonical.W_dec, torch.Tensor)
     x, explained = golden["x"].float(), np.arange(len(golden["x"]) if in_memory else 0)
-    room, xhat = loaded.queue(x, len(x) * loaded.d_sae, explained)
+    room, xhat = loaded.queue(x, len(x) * loaded.d_sae, Rows(explained, torch.from_numpy(explained)))
     fired = room.firings(loaded.d_sae)
     assert fired is not None
     acts = fired.dense(len(x), loaded.d_sae)
