@@ -33,7 +33,6 @@ from stream_interp.records.lane import Lane
 from stream_interp.records.window import FIT, SCORES, SHORT, Window, scores_of, widened
 
 MS_PER_WEEK = 7 * 24 * 3600 * 1000
-MOST_WEEKS = 1.0  # of a window: the first one after a long break must not be judged by the budget of the whole break
 UNREADABLE_WINDOW = "unreadable_window"  # the fault that the next readable window ends
 NOT_STATIONARY, CANARY = "not_stationary", "canary"
 
@@ -164,7 +163,9 @@ def _tick(state: LaneState, window: Window, elapsed_ms: int) -> StepResult:
     assert state.tests is not None
     assert state.evidence is not None
     n, tests, drift = window.header.requests, state.tests, state.settings.drift
-    weeks = n / drift.requests_per_week if drift.clock == "requests" else min(elapsed_ms / MS_PER_WEEK, MOST_WEEKS)
+    weeks = (
+        n / drift.requests_per_week if drift.clock == "requests" else min(elapsed_ms / MS_PER_WEEK, armed.MOST_WEEKS)
+    )
     tick = armed.update(tests, state.evidence, window, weeks, state.closed_at_ms)
     recent = np.concatenate([widened(state.recent_scores, len(SCORES)), scores_of(window)])
     sums, with_sae = health.of_window(window), window.header.d_sae > 0

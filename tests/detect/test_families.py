@@ -149,8 +149,8 @@ def test_features_are_named_by_e_d_bh_over_the_whole_group() -> None:
     assert len(slow) > sum((tick.features[of] >= a_weeks).sum() for of in kinds)
 
 
-def test_a_window_without_requests_loses_the_time() -> None:
-    """However many of them: evidence that is nothing but time must not alarm."""
+def test_time_without_requests_waits_for_the_next_and_is_a_week_at_most() -> None:
+    """Evidence that is nothing but time must not alarm."""
     rng = np.random.default_rng(7)
     before = armed.update(TESTS, armed.no_evidence(TESTS), window(rng, RATE, STRENGTH), 0.25, None)
     tick = armed.update(TESTS, before.evidence, window(rng, RATE, STRENGTH, n=0), 1e6, None)
@@ -160,6 +160,13 @@ def test_a_window_without_requests_loses_the_time() -> None:
         np.testing.assert_array_equal(now, then)
         assert now[TESTS.unit.features[str(kind)].armed].any()
         assert not now[~TESTS.unit.features[str(kind)].armed].any()
+    for passed, counted in ((1e6, armed.MOST_WEEKS), (0.5, 0.5 + 0.25)):
+        idle = armed.update(TESTS, before.evidence, window(rng, RATE, STRENGTH, n=0), passed, None).evidence
+        made = window(rng, RATE, STRENGTH)
+        late = armed.update(TESTS, idle, made, 0.25, None)
+        at_once = armed.update(TESTS, before.evidence, made, counted, None)
+        np.testing.assert_array_equal(late.evidence.unit.scores.m, at_once.evidence.unit.scores.m)
+        assert late.evidence.unit.waited == 0
 
 
 def test_what_fired_only_by_massive_tokens_has_no_magnitude_and_none_exceeds_its_firings() -> None:

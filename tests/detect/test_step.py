@@ -10,13 +10,13 @@ import pytest
 from msgspec import structs
 
 from stream_interp.detect.alerts import incident_id
-from stream_interp.detect.armed import Tick, coverage, features
+from stream_interp.detect.armed import MOST_WEEKS, Tick, coverage, features
 from stream_interp.detect.armed.features import RATES
 from stream_interp.detect.armed.scores import SCORE_TESTS, ScorePeaks
 from stream_interp.detect.crossings import Crossings, crossings
 from stream_interp.detect.incident import opened_or_joined
 from stream_interp.detect.orders import apply_baseline
-from stream_interp.detect.step import MOST_WEEKS, MS_PER_WEEK, go_blind, new_lane, step
+from stream_interp.detect.step import MS_PER_WEEK, go_blind, new_lane, step
 from stream_interp.detect.view import status_of
 from stream_interp.drift import esr, recovery
 from stream_interp.encode.requests import Request
@@ -323,7 +323,7 @@ def test_a_new_baseline_ends_the_incident_that_the_old_one_judged(armed: Driver)
     assert status_of(result.state, 0, 0).state == "ok"
 
 
-def test_time_is_lost_in_windows_without_a_counted_request(armed: Driver) -> None:
+def test_time_waits_in_windows_without_a_counted_request(armed: Driver) -> None:
     driver = copy_of(armed)
     driver.state = replace(driver.state, settings=structs.replace(SETTINGS, drift=DriftSettings(clock="closed_at")))
     start = driver.state
@@ -332,6 +332,7 @@ def test_time_is_lost_in_windows_without_a_counted_request(armed: Driver) -> Non
     assert start.evidence is not None
     assert driver.state.evidence is not None
     np.testing.assert_array_equal(driver.state.evidence.unit.scores.m, start.evidence.unit.scores.m)
+    assert driver.state.evidence.unit.waited == pytest.approx(driver.state.weeks - start.weeks)
 
 
 def test_the_first_requests_after_a_break_of_years_open_nothing(armed: Driver) -> None:

@@ -28,6 +28,8 @@ from stream_interp.records.control import BaselineHeader
 from stream_interp.records.window import SCORES, UNIT, Window, stratum_of, widened
 from stream_interp.settings import DriftSettings
 
+MOST_WEEKS = 1.0  # of a window: the first one after a long break must not be judged by the budget of the whole break
+
 
 @dataclass(frozen=True)
 class StratumTests:
@@ -184,10 +186,16 @@ def _armed(strata: dict[str, StratumTests], of_means: dict[Direction, MeanTests]
 
 @dataclass(frozen=True)
 class StratumEvidence:
-    """What moves of one stratum; `features` by the name of their kind."""
+    """What moves of one stratum.
+
+    Attributes:
+        features: by the name of their kind.
+        waited: weeks since it last had a request, at most MOST_WEEKS.
+    """
 
     features: dict[str, FeatureEvidence]
     scores: ScoreEvidence
+    waited: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -231,19 +239,22 @@ class Tick:
 def update(tests: Tests, evidence: Evidence, window: Window, w: float, at_ms: int | None) -> Tick:
     """One window of w weeks: all tests of all strata.
 
-    A stratum without requests in it loses the time: evidence that grew with time alone would alarm about nothing.
+    Of a stratum without requests in it the time waits for the next: evidence that grew with time alone would alarm
+    about nothing.
     `at_ms` is the lane's time, Unix epoch; None for requests that were drawn, which are of no time.
     """
     strata, of_features, of_scores = {}, dict[tuple[str, str], Floats](), dict[str, ScorePeaks]()
     for name, own in tests.strata.items():
         before, (n, arrays) = evidence.strata[name], stratum_of(window, name)
-        seen, after, own_w = seen_in(n, arrays), dict[str, FeatureEvidence](), w if n else 0.0
+        seen, after = seen_in(n, arrays), dict[str, FeatureEvidence]()
+        waited = min(before.waited + w, max(w, MOST_WEEKS))
+        own_w = waited if n else 0.0
         for kind, of in own.features.items():
             factor = tests.factor(of.kind.direction, at_ms)
             after[kind], of_features[name, kind] = features.tick(of, before.features[kind], seen, own_w, factor)
         rows = widened(arrays["request_scores"], len(SCORES))
         moved, of_scores[name] = scores.tick(own.scores, before.scores, rows, own_w, tests.score_thresholds(name))
-        strata[name] = StratumEvidence(after, moved)
+        strata[name] = StratumEvidence(after, moved, 0.0 if n else min(waited, MOST_WEEKS))
     of_means = {kind.direction: means.values(tests.means[kind.direction], of_features[UNIT, str(kind)])
                 for kind in RATES if kind.direction in tests.means}  # fmt: skip
     moved_traffic = traffic.tick(tests.traffic, evidence.traffic, window.arrays, w)
