@@ -163,9 +163,8 @@ def _tick(state: LaneState, window: Window, elapsed_ms: int) -> StepResult:
     assert state.tests is not None
     assert state.evidence is not None
     n, tests, drift = window.header.requests, state.tests, state.settings.drift
-    weeks = (
-        n / drift.requests_per_week if drift.clock == "requests" else min(elapsed_ms / MS_PER_WEEK, armed.MOST_WEEKS)
-    )
+    passed = min(elapsed_ms / MS_PER_WEEK, armed.MOST_WEEKS)
+    weeks = n / drift.requests_per_week if drift.clock == "requests" else passed
     tick = armed.update(tests, state.evidence, window, weeks, state.closed_at_ms)
     recent = np.concatenate([widened(state.recent_scores, len(SCORES)), scores_of(window)])
     sums, with_sae = health.of_window(window), window.header.d_sae > 0
