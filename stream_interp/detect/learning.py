@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stream_interp.detect import health
 from stream_interp.detect.armed.scores import signed
 from stream_interp.detect.card import sight_of
-from stream_interp.detect.groups import ByBucket, groups_after
+from stream_interp.detect.group_keys import ByBucket, groups_after
 from stream_interp.detect.health import HealthSums
 from stream_interp.detect.hours import Hours
 from stream_interp.detect.strata import LearnedStratum, Scores, added, enough, strata_after, with_scores

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
-from functools import partial
 from typing import Literal, ParamSpec, Protocol, TypeVar
 
 import numpy as np
@@ -31,10 +30,10 @@ from stream_interp.encode.per_request import (
 from stream_interp.encode.scores import request_scores
 from stream_interp.encode.statistics import PerFeature, SpanStatistics, Statistics
 from stream_interp.encode.tokens import Item, Tokens
-from stream_interp.records.groups import bucket_of
+from stream_interp.records.group_keys import bucket_of
 from stream_interp.records.window import FIT
 from stream_interp.sae.encoder import SAE
-from stream_interp.sae.firings import Firings, TooManyFirings
+from stream_interp.sae.firings import Firings
 from stream_interp.sae.threads import one_thread_each
 
 _P = ParamSpec("_P")
@@ -107,15 +106,9 @@ def _begin(
     if sae is None:
         return lambda: (Firings.none(tokens.x), _errors(None, tokens, Firings.none(tokens.x)))
     if isinstance(sae, SAE) and sae.queues:
-        return partial(_queued, on_device.begin(sae, tokens, at_most, on_device.link_to(sae.device)))
+        return on_device.begin(sae, tokens, at_most, on_device.link_to(sae.device))
     firing = beside.submit(sae.firings, tokens.x, at_most)
     return lambda: _explained(sae, tokens, firing.result())
-
-
-def _queued(wait: Callable[[], tuple[Firings, Errors] | None]) -> tuple[Firings, Errors]:
-    if (found := wait()) is None:
-        raise TooManyFirings
-    return found
 
 
 def _explained(sae: Encoder, tokens: Tokens, fired: Firings) -> tuple[Firings, Errors]:

@@ -16,7 +16,7 @@ import torch
 from stream_interp.encode.per_request import Errors, error_terms, square_sums
 from stream_interp.encode.tokens import Tokens
 from stream_interp.sae.encoder import SAE
-from stream_interp.sae.firings import Firings
+from stream_interp.sae.firings import Firings, TooManyFirings
 from stream_interp.sae.queued import Room, Rows
 
 _ALONE = 1 << 20  # firings there is room for where the caller sets no bound
@@ -67,7 +67,7 @@ def link_to(device: torch.device) -> Link:
     return _CudaLink(device)
 
 
-def begin(sae: SAE, tokens: Tokens, at_most: int | None, link: Link) -> Callable[[], tuple[Firings, Errors] | None]:
+def begin(sae: SAE, tokens: Tokens, at_most: int | None, link: Link) -> Callable[[], tuple[Firings, Errors]]:
     """Queues a batch of an SAE that `queues`.
 
     Args:
@@ -77,7 +77,7 @@ def begin(sae: SAE, tokens: Tokens, at_most: int | None, link: Link) -> Callable
         link: to the device.
 
     Returns:
-        To be called for what fired and the error terms; it gives None where more fired than there is room for.
+        To be called for what fired and the error terms; it raises TooManyFirings.
     """
     with torch.inference_mode():
         explained = np.flatnonzero(tokens.in_error)
@@ -87,13 +87,15 @@ def begin(sae: SAE, tokens: Tokens, at_most: int | None, link: Link) -> Callable
         y = tokens.x[:0] if tokens.target is None else tokens.target[chosen]
         wait = link.down(_packed(room, error_terms(link.up(y), xhat)))
 
-    def end() -> tuple[Firings, Errors] | None:
+    def end() -> tuple[Firings, Errors]:
         with torch.inference_mode():
             on_host, terms = _unpacked(wait(), size, len(explained), sae.dtype)
             fired = on_host.firings(sae.d_sae)
             if fired is not None:
                 return fired, Errors(square_sums(y), *terms.numpy())
-            return None if at_most is not None else begin(sae, tokens, int(on_host.fired), link)()
+            if at_most is not None:
+                raise TooManyFirings
+            return begin(sae, tokens, int(on_host.fired), link)()
 
     return end
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from stream_interp.encode.statistics import PerFeature
 from stream_interp.records.arrays import Arrays
-from stream_interp.records.groups import BUCKETS, NO_GROUP, looked_at, stride
+from stream_interp.records.group_keys import BUCKETS, NO_GROUP, looked_at, stride
 
 
 class OpenGroups:
@@ -20,6 +20,8 @@ class OpenGroups:
 
     def add(self, buckets: NDArray[np.int64], maxima: PerFeature) -> None:
         """Counts requests: the bucket of each, [n], and the features that fired in it."""
+        if (buckets == NO_GROUP).all():
+            return  # as of most producers: nothing here may cost them
         np.add.at(self._requests, buckets[buckets != NO_GROUP], 1)
         bucket, feature = np.repeat(buckets, np.diff(maxima.bounds)), maxima.feature
         own = (bucket != NO_GROUP) & (feature % self._stride == 0)

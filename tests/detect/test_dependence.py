@@ -9,7 +9,7 @@ from msgspec import structs
 from stream_interp.detect import armed, learning
 from stream_interp.detect.armed.features import KINDS
 from stream_interp.records.control import ProjectorHeader, read_baseline
-from stream_interp.records.groups import BUCKETS
+from stream_interp.records.group_keys import BUCKETS
 from stream_interp.records.lengths import BINS
 from stream_interp.records.window import Window
 from tests.detect.lanes import LANE

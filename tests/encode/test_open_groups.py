@@ -10,8 +10,8 @@ import pytest
 from stream_interp.encode.encoder import encode_batch
 from stream_interp.encode.requests import LaneShape, Request
 from stream_interp.encode.window import OpenWindow
-from stream_interp.records import groups
-from stream_interp.records.groups import BUCKETS, MOST_FEATURES, NO_GROUP, bucket_of, looked_at, stride
+from stream_interp.records import group_keys
+from stream_interp.records.group_keys import BUCKETS, MOST_FEATURES, NO_GROUP, bucket_of, looked_at, stride
 from stream_interp.records.lane import Lane
 from stream_interp.records.window import CutRef
 from tests.encode.slow_twin import IntegerSAE
@@ -40,7 +40,7 @@ def arrays_of(requests: list[Request], batch: int, **shape: int) -> dict[str, np
 @pytest.mark.parametrize("batch", [1, 7, 40])
 def test_counts_are_those_of_a_loop(monkeypatch: pytest.MonkeyPatch, batch: int, one_of: int) -> None:
     """Requests too short for the unit count nowhere, nor those without a key."""
-    monkeypatch.setattr(groups, "MOST_FEATURES", -(-D_SAE // one_of))
+    monkeypatch.setattr(group_keys, "MOST_FEATURES", -(-D_SAE // one_of))
     sae, requests, n, cells = IntegerSAE(D_IN, D_SAE), requests_of(), Counter[int](), Counter[int]()
     for request in requests:
         if len(request.acts) < 2 or not request.group_key:

@@ -38,7 +38,7 @@ from stream_interp.records.delivery import Delivery, encode_delivery
 from stream_interp.records.dlq import DeadLetter, base64_headers, encode_dead_letter
 from stream_interp.records.envelope import Envelope, json_record
 from stream_interp.records.example import Example, encode_example
-from stream_interp.records.groups import BUCKETS
+from stream_interp.records.group_keys import BUCKETS
 from stream_interp.records.heartbeat import Heartbeat, encode_heartbeat
 from stream_interp.records.lane import Lane
 from stream_interp.records.lengths import BINS, length_bins

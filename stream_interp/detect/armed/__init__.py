@@ -241,6 +241,7 @@ def update(tests: Tests, evidence: Evidence, window: Window, w: float, at_ms: in
 
     Of a stratum without requests in it the time waits for the next: evidence that grew with time alone would alarm
     about nothing.
+
     `at_ms` is the lane's time, Unix epoch; None for requests that were drawn, which are of no time.
     """
     strata, of_features, of_scores = {}, dict[tuple[str, str], Floats](), dict[str, ScorePeaks]()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stream_interp.detect.groups import ByBucket, groups_after
+from stream_interp.detect.group_keys import ByBucket, groups_after
 from stream_interp.detect.partition import UNUSABLE
-from stream_interp.records.groups import BUCKETS
+from stream_interp.records.group_keys import BUCKETS
 from stream_interp.records.window import Window
 from tests.detect.test_families import RATE, STRENGTH, window
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from stream_interp.drift import design_effect
 from stream_interp.drift.design_effect import Estimate
 from stream_interp.errors import IntegrityError
-from stream_interp.records.groups import BUCKETS, looked_at
+from stream_interp.records.group_keys import BUCKETS, looked_at
 from stream_interp.records.window import Window
 
 
