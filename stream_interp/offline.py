@@ -238,8 +238,9 @@ def _windows(
 def _request(r: FileRequest, dtype: str) -> Request:
     acts = widen_bfloat16(r.acts) if dtype == "bfloat16" else r.acts
     return Request(
-        request_id=r.request_id, acts=acts, special_mask=r.special_mask, positions=r.positions, group_key=r.group_key
-    )
+        request_id=r.request_id, acts=acts, special_mask=r.special_mask, positions=r.positions, group_key=r.group_key,
+        segment=r.segment,
+    )  # fmt: skip
 
 
 def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

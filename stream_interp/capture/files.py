@@ -22,7 +22,7 @@ _INTS = {"I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64", "U8": "ui
 _ID_NAMES = ("request_id", "doc_id")
 _EXPECTED = (
     "expected acts [n, d_in] of float16, bfloat16 or float32, request_id [n] or doc_id [n] of integers, "
-    "optionally position [n] and group_id [n] of integers and special_mask [n] of bool"
+    "optionally position [n], group_id [n] and segment_id [n] of integers and special_mask [n] of bool"
 )
 
 
@@ -35,7 +35,7 @@ class FileRequest:
         acts: [n_tokens, d_in] float16 or float32; uint16 bits where the file's dtype is bfloat16.
         positions: [n_tokens] int32, token positions in the request.
         special_mask: [n_tokens] bool, true for tokens that are not counted.
-        group_key: of its first token's group_id, in decimal; empty: the file has none.
+        group_key, segment: its first token's group_id and segment_id, in decimal; empty: the file has none.
     """
 
     request_id: str
@@ -43,6 +43,7 @@ class FileRequest:
     positions: NDArray[np.int32] | None
     special_mask: NDArray[np.bool_] | None
     group_key: str
+    segment: str
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class ActivationFile:
                 positions=None if positions is None else positions.astype(np.int32),
                 special_mask=None if mask is None else mask.astype(np.bool_),
                 group_key=str(rows["group_id"][0]) if "group_id" in rows else "",
+                segment=str(rows["segment_id"][0]) if "segment_id" in rows else "",
             )
 
 
@@ -108,7 +110,7 @@ def read_activation_file(path: str | Path) -> ActivationFile:
     acts = stored["acts"]
     if acts.dtype not in _FLOATS or len(acts.shape) != 2 or 0 in acts.shape:
         raise UsageError(f"{path}: found acts {acts.dtype}{list(acts.shape)}; {_EXPECTED}, at least one token")
-    optional = [name for name in ("position", "special_mask", "group_id") if name in stored]
+    optional = [name for name in ("position", "special_mask", "group_id", "segment_id") if name in stored]
     for name in (id_name, *optional):
         _check_row_tensor(path, name, stored[name], acts.shape[0])
     ids = np.array(_mapped(path, stored[id_name]))

@@ -32,6 +32,7 @@ class Producer(Protocol):
         arrays: Mapping[str, ArrayLike],
         *,
         group_keys: Sequence[str] | None = None,
+        segments: Sequence[str] | None = None,
     ) -> bool:
         """Queues one hook's activations."""
 
@@ -46,6 +47,7 @@ def instrument(
     producer: Producer,
     request_ids: PerRequest = None,
     group_keys: PerRequest = None,
+    segments: PerRequest = None,
 ) -> Iterator[None]:
     """Sends the outputs of submodules while the context is open: one snapshot per request and hook of each forward.
 
@@ -64,12 +66,14 @@ def instrument(
             new random ids.
         group_keys: [B] the same for requests that hang together (of a session, a customer), None or empty for one that
             does with none, or a function as above.
+        segments: [B] the part of the traffic that each belongs to (a product, a country), by one of few names, which
+            alerts show; None or empty for one that names none, or a function as above.
 
     Raises:
         UsageError: a hook that the model does not have.
     """
     modules = _named(model, hooks)
-    capture = _Capture(model, producer, request_ids, group_keys)
+    capture = _Capture(model, producer, request_ids, group_keys, segments)
     with ExitStack() as stack:
         handles = [
             model.register_forward_pre_hook(capture.on_forward, with_kwargs=True),
@@ -93,8 +97,8 @@ def _named(model: torch.nn.Module, hooks: Sequence[str]) -> dict[str, torch.nn.M
 class _Forward:
     """What the hooks of one forward share."""
 
-    def __init__(self, ids: list[str] | None, group_keys: list[str] | None, mask: torch.Tensor | None) -> None:
-        self.ids, self.group_keys, self.mask = ids, group_keys, mask
+    def __init__(self, ids: list[str] | None, belongs: dict[str, list[str] | None], mask: torch.Tensor | None) -> None:
+        self.ids, self.belongs, self.mask = ids, belongs, mask
         self.seen: set[str] = set()
 
     def ids_of(self, n_requests: int) -> list[str]:
@@ -116,19 +120,24 @@ class _Capture:
     """The hooks of one `instrument`. Forwards may run in several threads, and inside each other."""
 
     def __init__(
-        self, model: torch.nn.Module, producer: Producer, request_ids: PerRequest, group_keys: PerRequest
+        self,
+        model: torch.nn.Module,
+        producer: Producer,
+        request_ids: PerRequest,
+        group_keys: PerRequest,
+        segments: PerRequest,
     ) -> None:
-        self._producer, self._request_ids, self._group_keys = producer, request_ids, group_keys
+        self._producer, self._request_ids = producer, request_ids
+        self._belongs = {"group_keys": group_keys, "segments": segments}
         self._signature = inspect.signature(model.forward)
         self._thread = threading.local()
 
     def on_forward(self, _: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Opens a forward: asks for its request ids and group keys, and finds its mask."""
+        """Opens a forward: asks for its request ids, group keys and segments, and finds its mask."""
         forward = None
         try:
-            forward = _Forward(
-                _asked(self._request_ids), _asked(self._group_keys, nothing=""), self._mask(args, kwargs)
-            )
+            belongs = {name: _asked(given, nothing="") for name, given in self._belongs.items()}
+            forward = _Forward(_asked(self._request_ids), belongs, self._mask(args, kwargs))
         except Exception as error:
             self._count("hook_error", error)
         self._stack().append(forward)
@@ -159,7 +168,7 @@ class _Capture:
         n_given = len(forward.ids) if forward.ids is not None else None
         arrays = batch_arrays(output.detach(), n_given, forward.mask)
         ids = forward.ids_of(len(arrays["acts"]))
-        self._producer.send_batch(name, ids, arrays, group_keys=forward.group_keys)
+        self._producer.send_batch(name, ids, arrays, **forward.belongs)
 
     def _mask(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor | None:
         mask = kwargs.get("attention_mask")

@@ -39,7 +39,7 @@ class Parcel:
     Attributes:
         arrays: by name `acts [B, T, d_in]`, `acts_out [B, T, d_out]`, `positions [B, T]`, `special_mask [B, T]`,
             and `keep [B, T]` bool, false for padding.
-        request_ids, group_keys: [B]; an empty key: no group.
+        request_ids, group_keys, segments: [B]; an empty key: no group; an empty segment: none.
         time_ms: when it was captured, Unix epoch.
         cost_bytes: what it takes from the queue until its last request is delivered or dropped.
         requests_left: requests neither delivered nor dropped yet.
@@ -48,6 +48,7 @@ class Parcel:
     hook_name: str
     request_ids: list[str]
     group_keys: list[str]
+    segments: list[str]
     time_ms: int
     cost_bytes: int
     arrays: dict[str, Owned] = field(default_factory=dict)

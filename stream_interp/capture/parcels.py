@@ -11,7 +11,8 @@ from stream_interp.capture.outbox import Parcel
 from stream_interp.capture.tensors import as_floats, to_host
 from stream_interp.errors import UsageError
 from stream_interp.records.envelope import Envelope
-from stream_interp.records.snapshot import MAX_NAME_CHARS, Snapshot, encode_snapshot
+from stream_interp.records.segments import is_segment
+from stream_interp.records.snapshot import MAX_NAME_CHARS, SEGMENT_EXPECTED, Snapshot, encode_snapshot
 
 SHOWN_CHARS = 80  # of a name that is refused; request ids and group keys are never shown
 
@@ -57,6 +58,8 @@ def request_records(parcel: Parcel, arrays: HostArrays, row: int, origin: Origin
     check_name("request_id", parcel.request_ids[row])
     if parcel.group_keys[row]:
         check_name("group_key", parcel.group_keys[row])
+    if not is_segment(segment := parcel.segments[row]):
+        raise UsageError(f"segment is {segment[:SHOWN_CHARS]!r}; expected {SEGMENT_EXPECTED}")
     rows = {name: array[row] for name, array in arrays.items()}
     if "keep" in rows:
         rows = _without_padding(rows)
@@ -76,6 +79,7 @@ def request_records(parcel: Parcel, arrays: HostArrays, row: int, origin: Origin
         special_mask=None if special_mask is None else special_mask.astype(np.bool_),
         request_tokens=len(acts),
         group_key=parcel.group_keys[row],
+        segment=segment,
     )
     return [encode_snapshot(chunk, parcel.time_ms) for chunk in split_tokens(snapshot, max_bytes)]
 

@@ -87,6 +87,7 @@ class SnapshotProducer:
         positions: ArrayLike | Sequence[int] | None = None,
         special_mask: ArrayLike | Sequence[bool] | None = None,
         group_key: str = "",
+        segment: str = "",
         timeout_s: float = 0.0,
     ) -> bool:
         """Queues the activations of one request; False if they were dropped. Never raises.
@@ -100,6 +101,8 @@ class SnapshotProducer:
             special_mask: [n_tokens] true for tokens that are not counted.
             group_key: the same for requests that hang together, of one session or customer, so that their baseline
                 knows by how much they tell less than independent ones; empty: of none.
+            segment: the part of the traffic that it belongs to (a product, a country), so that a change of the mix is
+                told as one; of few names, which alerts show; empty: it names none.
             timeout_s: how long to wait for room; 0 never blocks.
         """
         named = {"acts": acts, "acts_out": acts_out, "positions": positions, "special_mask": special_mask}
@@ -108,7 +111,8 @@ class SnapshotProducer:
         except Exception as error:
             self.drop("encode_error", repr(error))
             return False
-        return self.send_batch(hook_name, [str(request_id)], batch, group_keys=[str(group_key)], timeout_s=timeout_s)
+        belongs = {"group_keys": [str(group_key)], "segments": [str(segment)]}
+        return self.send_batch(hook_name, [str(request_id)], batch, **belongs, timeout_s=timeout_s)
 
     def send_batch(
         self,
@@ -117,6 +121,7 @@ class SnapshotProducer:
         arrays: Mapping[str, ArrayLike],
         *,
         group_keys: Sequence[str] | None = None,
+        segments: Sequence[str] | None = None,
         timeout_s: float = 0.0,
     ) -> bool:
         """Queues one hook's activations of B requests with one copy; False if they were dropped. Never raises.
@@ -126,15 +131,16 @@ class SnapshotProducer:
             request_ids: [B], each unique.
             arrays: `acts [B, T, d_in]`, and as wanted `acts_out [B, T, d_out]`, `positions [B, T]`,
                 `special_mask [B, T]`, `keep [B, T]` bool (false: padding, not sent).
-            group_keys: [B], as `send`; default: of none.
+            group_keys, segments: [B], as `send`; default: of none.
             timeout_s: how long to wait for room; 0 never blocks.
         """
         try:
             cost = sum(nbytes(array) for array in arrays.values()) + len(request_ids) * REQUEST_OVERHEAD_BYTES
-            keys = [""] * len(request_ids) if group_keys is None else list(group_keys)
-            if len(keys) != len(request_ids):
-                raise ValueError(f"{len(request_ids)} requests, {len(keys)} group keys")
-            parcel = Parcel(hook_name, list(request_ids), keys, int(self._clock() * 1000), cost)
+            none = [""] * len(request_ids)
+            keys, names = (none if given is None else list(given) for given in (group_keys, segments))
+            if not len(request_ids) == len(keys) == len(names):
+                raise ValueError(f"{len(request_ids)} requests, {len(keys)} group keys, {len(names)} segments")
+            parcel = Parcel(hook_name, list(request_ids), keys, names, int(self._clock() * 1000), cost)
         except Exception as error:
             self.drop("encode_error", repr(error))
             return False

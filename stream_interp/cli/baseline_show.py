@@ -19,6 +19,7 @@ from stream_interp.errors import UsageError
 from stream_interp.records.arrays import Arrays
 from stream_interp.records.control import BaselineHeader, Sight, Versioned, read_baseline
 from stream_interp.records.envelope import rfc3339
+from stream_interp.records.segments import MANY, MOST
 
 
 def show(
@@ -63,6 +64,7 @@ def rows(record: Versioned, header: BaselineHeader) -> list[list[object]]:
         ["requests", _requests(header)],
         ["tokens", f"{header.tokens:,}; unit_tokens {header.unit_tokens or 'not kept'}"],
         ["strata", ", ".join(f"{name} {n:,}" for name, n in header.strata.items()) or None],
+        ["segments", _segments(header.segments)],
         ["windows", _windows(header)],
         ["design effect", _design_effect(header)],
         ["one distribution", _stationary(header.stationary_p)],
@@ -77,6 +79,13 @@ def _requests(header: BaselineHeader) -> str:
         if header.provisional
         else said
     )
+
+
+def _segments(requests: dict[str, int]) -> str | None:
+    """None where no request names one."""
+    if MANY in requests:
+        return f"not tested: more than {MOST} names"
+    return ", ".join(f"{cut(name)} {n:,}" for name, n in requests.items()) or None
 
 
 def _windows(header: BaselineHeader) -> str | None:

@@ -157,6 +157,7 @@ def _send(producer: SnapshotProducer, hook: str, prefix: str, request: FileReque
         positions=request.positions,
         special_mask=request.special_mask,
         group_key=request.group_key,
+        segment=request.segment,
         timeout_s=_ROOM_S,
     )
     return accepted and not producer.counts.dropped

@@ -5,8 +5,8 @@
                   that changed under the same one moves all requests, and so does a wholly new source of data: without
                   the same prompts through both, nothing here tells them apart
     sae_health    the SAE's health crossed, and no score that sees activations without it did
-    traffic_mix   requests begin at other positions, by so much that it could explain the change. Other lengths cannot:
-                  tests look at first tokens. Segments are not known here: requests carry no group
+    traffic_mix   requests begin at other positions, or are of other segments, by so much that it could explain the
+                  change. Other lengths cannot: tests look at first tokens
     data_shift    the rest
 
 "Could explain": if requests were as ever but a share s of them is missing, or is of another kind, the mean of a test's
@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 
 from stream_interp.detect import health, witness
-from stream_interp.detect.armed import Tests, traffic
+from stream_interp.detect.armed import Tests, mix, traffic
 from stream_interp.detect.armed.scores import SCORE_TESTS
 from stream_interp.detect.crossings import Crossings, parse
 from stream_interp.detect.incident import Incident
@@ -33,6 +33,8 @@ from stream_interp.drift.after_alarm import Counted, rate_interval
 from stream_interp.records.alert import CauseEvidence
 from stream_interp.records.text import inert
 from stream_interp.records.window import SCORES, Window
+
+_EXPLAINING = {mix.START: "first positions", mix.SEGMENT: "segments"}
 
 CauseName = Literal["pipeline", "model_change", "sae_health", "traffic_mix", "data_shift"]
 
@@ -174,7 +176,7 @@ def _sae_health(state: LaneState, incident: Incident) -> CauseEvidence:
 
 
 def _traffic_mix(state: LaneState, incident: Incident) -> CauseEvidence:
-    """Requests that begin elsewhere; how near the tests of traffic are to their threshold is said in any case."""
+    """Requests that begin elsewhere, or are of other segments; how near their tests are to their threshold, too."""
     assert state.tests is not None
     assert state.evidence is not None
     assert state.baseline is not None
@@ -182,19 +184,19 @@ def _traffic_mix(state: LaneState, incident: Incident) -> CauseEvidence:
     over_a = float(esr.value(evidence.m).max(initial=0.0)) / tests.a_weeks if tests.cuts else 0.0
     told = traffic.shifts(tests, evidence, state.traffic_note)
     if not told:
-        text = "Lengths and first positions are not known to differ."
+        text = "Lengths, first positions and segments are not known to differ."
         return _said("traffic_mix", False, text, over_threshold=over_a)
-    moved = traffic.moved(state.baseline.arrays, evidence)
-    starts = any(shift.of == "start" for shift in told)
+    moved = traffic.moved(mix.of_baseline(state.baseline.header, state.baseline.arrays), evidence)
+    differs = {shift.of for shift in told}
     mean, p = witness.beyond(incident.witness, state.tests) if incident.witness else (1.0, 0.0)
-    explains = starts and mean <= p + moved["start"]
     text = f"The mix of requests differs: {max(told, key=lambda s: abs((s.share_now or 0) - s.share_baseline))}."
-    if starts:
-        text += f" Other first positions {'could' if explains else 'cannot'} explain the change."
-    else:
+    could = {of: mean <= p + moved[of] for of in _EXPLAINING if of in differs}
+    for of, explains in could.items():
+        text += f" Other {_EXPLAINING[of]} {'could' if explains else 'cannot'} explain the change."
+    if not could:
         text += " Tests look at the first tokens of a request, whatever its length."
-    return _said("traffic_mix", explains, text, over_threshold=over_a, length_moved=moved["length"],
-                 start_moved=moved["start"])  # fmt: skip
+    return _said("traffic_mix", any(could.values()), text, over_threshold=over_a,
+                 **{f"{of}_moved": share for of, share in moved.items()})  # fmt: skip
 
 
 def _data_shift(incident: Incident, *, alone: bool) -> CauseEvidence:

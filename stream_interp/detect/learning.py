@@ -18,6 +18,7 @@ from stream_interp.detect.hours import Hours
 from stream_interp.detect.strata import LearnedStratum, Scores, added, enough, strata_after, with_scores
 from stream_interp.drift import design_effect, stationarity
 from stream_interp.drift.design_effect import CLUSTER_REQUESTS, DesignEffect
+from stream_interp.records import segments
 from stream_interp.records.arrays import Arrays
 from stream_interp.records.control import BaselineHeader, ProjectorHeader, Versioned, make_control
 from stream_interp.records.lane import Lane
@@ -52,6 +53,7 @@ class Learned:
         first_ms, last_ms, first_offset, last_offset: of the phase's windows; 0 and -1 where a version kept none.
         partitions: of the input, one for each of `scores`; fewer where a version learned that kept none.
         lengths, starts: [BINS] int64, requests by counted tokens and by the position of their first.
+        segments: requests by the segment that they name.
     """
 
     requests: int
@@ -69,6 +71,7 @@ class Learned:
     proposed_dtype: str = ""  # the first proposal among the windows, in log order; empty: none yet
     mag: NDArray[np.float64] | None = None
     starts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
+    segments: dict[str, int] = field(default_factory=dict)
     strata: dict[str, LearnedStratum] = field(default_factory=dict)
     hours: Hours = field(default_factory=Hours)
     of_requests: DesignEffect | None = None
@@ -106,6 +109,7 @@ def absorb(learned: Learned | None, window: Window, at_ms: int, offset: int) -> 
         scores=with_scores(before.scores, arrays["request_scores"]),
         mag=None if before.mag is None else added(before.mag, ids, arrays["mag_sum"]),
         starts=before.starts + arrays.get("start_histogram", 0),
+        segments=segments.added(before.segments, header.segments),
         strata=strata_after(before.strata, window, requests),
         hours=before.hours.after(window, at_ms),
         of_requests=_with_cluster(before.of_requests, ids, arrays["requests_fired"], header.requests),
@@ -228,7 +232,7 @@ def make_baseline(
         unit_tokens=projector.unit_tokens, stationary_p=p,
         first_closed_at_ms=calibration.first_ms, last_closed_at_ms=calibration.last_ms,
         first_offset=calibration.first_offset, last_offset=calibration.last_offset, code_version=_CODE_VERSION,
-        strata={name: learned.requests for name, learned in strata.items()},
+        strata={name: learned.requests for name, learned in strata.items()}, segments=calibration.segments,
     )  # fmt: skip
     arrays: Arrays = {
         "requests_fired": calibration.fired,

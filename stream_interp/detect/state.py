@@ -83,7 +83,7 @@ class LaneState:
         since_request, since_offset: `requests`, and position, at which the evidence began; of a checkpoint of before
             there were such fields, that of the arming. The post-alarm job must not look further back.
         recent_scores: [≤ RECENT_REQUESTS, len(SCORES)]; of a checkpoint of before a score narrower, until a window.
-        traffic_note: lengths or positions of requests are not those of the baseline.
+        traffic_note: lengths, positions or segments of requests are not those of the baseline.
         canary: the self-test; where it is deaf, so may the lane be.
         acts_dtypes: in which activations came, and the lane's request by which each first had; 0: before it was armed.
         anchor: what baselines are compared with; None while that is the one in effect, or there has been none.

@@ -190,11 +190,11 @@ def _self_test(state: LaneState, n: int, weeks: float) -> tuple[LaneState, tuple
 
 
 def _note_traffic(state: LaneState, window: Window) -> tuple[LaneState, tuple[Alert, ...]]:
-    """Lengths and positions of requests: a note of its own, no incident. When it ends its evidence starts anew."""
+    """Lengths, positions and segments of requests: a note, no incident. When it ends its evidence starts anew."""
     assert state.tests is not None
     assert state.evidence is not None
     was, tests = state.traffic_note, state.tests.traffic
-    now = traffic.noted(tests, state.evidence.traffic, was, window.arrays)
+    now = traffic.noted(tests, state.evidence.traffic, was, window)
     after = replace(state, traffic_note=now)
     if was is not None and now is None:
         after = replace(after, evidence=replace(state.evidence, traffic=traffic.initial(tests)))

@@ -64,6 +64,7 @@ class Incomplete:
             special_mask=_concatenated([part.special_mask for part in parts]),
             positions=_concatenated([part.positions for part in parts]),
             group_key=parts[0].group_key,
+            segment=parts[0].segment,
             last_offset=last_offset,
         )
 
@@ -98,6 +99,7 @@ def whole(snapshot: Snapshot, offset: int) -> Request:
         special_mask=snapshot.special_mask,
         positions=snapshot.positions,
         group_key=snapshot.group_key,
+        segment=snapshot.segment,
         last_offset=offset,
     )
 

@@ -136,6 +136,7 @@ def _statistics(
         tokens=tokens.counts,
         starts=tokens.starts,
         buckets=np.array([bucket_of(request.group_key) for _, request in items], np.int64),
+        segments=[request.segment for _, request in items],
         too_short=tokens.too_short,
         sums=_sums(tokens, firings, errors),
         target_sum=_target_sum(tokens),

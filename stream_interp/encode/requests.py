@@ -35,6 +35,7 @@ class Request:
         special_mask: [n] bool, true for tokens that are not counted.
         positions: [n] integers, of the tokens in what the producer took the request from; None: not known of all.
         group_key: of the requests that it hangs together with; empty: of none.
+        segment: the part of the traffic that it names; empty: none.
         last_offset: offset of its last-arriving chunk; the cut that holds it counts the request.
     """
 
@@ -44,6 +45,7 @@ class Request:
     special_mask: NDArray[np.bool_] | None = None
     positions: NDArray[np.integer] | None = None
     group_key: str = ""
+    segment: str = ""
     last_offset: int = 0
 
 

@@ -70,7 +70,8 @@ class Statistics:
         tokens: [n] counted tokens.
         starts: [n] position of the first of them; -1 without one.
         buckets: [n] of each request's group.
-        too_short: [n]; of such requests only their length, their start and their stratum enter a window.
+        segments: [n] the segment that each names; empty: none.
+        too_short: [n]; of such requests only their length, start, segment and stratum enter a window.
         sums: [n, len(SUMS)] float64.
         target_sum: [n, d_out] float64 over the tokens of the error terms.
         firings: (token, feature) entries in order of tokens; value float64, the activation, 0 in massive tokens.
@@ -81,6 +82,7 @@ class Statistics:
     tokens: NDArray[np.int64]
     starts: NDArray[np.int64]
     buckets: NDArray[np.int64]
+    segments: list[str]
     too_short: NDArray[np.bool_]
     sums: NDArray[np.float64]
     target_sum: NDArray[np.float64]
@@ -93,7 +95,8 @@ class Statistics:
         """Those of the requests from `start` to `end`; no copy."""
         own, bounds = slice(start, end), self.fit_bounds[start : end + 1]
         return Statistics(
-            tokens=self.tokens[own], starts=self.starts[own], buckets=self.buckets[own], too_short=self.too_short[own],
-            sums=self.sums[own], target_sum=self.target_sum[own], firings=self.firings.of(start, end),
-            spans=self.spans.of(start, end), fit_x=self.fit_x[bounds[0] : bounds[-1]], fit_bounds=bounds - bounds[0],
+            tokens=self.tokens[own], starts=self.starts[own], buckets=self.buckets[own], segments=self.segments[own],
+            too_short=self.too_short[own], sums=self.sums[own], target_sum=self.target_sum[own],
+            firings=self.firings.of(start, end), spans=self.spans.of(start, end),
+            fit_x=self.fit_x[bounds[0] : bounds[-1]], fit_bounds=bounds - bounds[0],
         )  # fmt: skip

@@ -12,6 +12,7 @@ from stream_interp.encode.open_groups import OpenGroups
 from stream_interp.encode.open_stratum import OpenStratum
 from stream_interp.encode.requests import LaneShape, moment_coordinates
 from stream_interp.encode.statistics import SUMS, SpanStatistics, Statistics
+from stream_interp.records import segments
 from stream_interp.records.arrays import Arrays
 from stream_interp.records.lengths import BINS, length_bins
 from stream_interp.records.moments import Moments
@@ -38,6 +39,7 @@ class OpenWindow:
         self._lane_sums = np.zeros(len(SUMS))
         self._target_sum = np.zeros(d_out or d_in)
         self._lengths, self._starts = np.zeros((2, BINS), np.int64)
+        self._segments: dict[str, int] = {}
         self._moments: Moments | None = None
         self._groups = OpenGroups(d_sae)
 
@@ -61,6 +63,7 @@ class OpenWindow:
         self.not_counted["too_short"] += int(stats.too_short.sum())
         np.add.at(self._lengths, length_bins(stats.tokens), 1)
         np.add.at(self._starts, length_bins(stats.starts[stats.starts >= 0]), 1)
+        self._segments = segments.added(self._segments, segments.counted(stats.segments))
         self.tokens += int(stats.tokens[counted].sum())
         _, feature, act = stats.firings.only(counted)
         np.add.at(self._tokens_fired, feature, 1)
@@ -107,7 +110,7 @@ class OpenWindow:
             projector_version=self.shape.projector_version, unit_tokens=self.shape.unit_tokens,
             tier="T2" if self.d_sae else "T0", d_in=self.d_in, d_sae=self.d_sae,
             sums=LaneSums(fit_tokens=self._moments.n if self._moments else 0, **sums),
-            strata={name: stratum.requests for name, stratum in self._by_name()},
+            strata={name: stratum.requests for name, stratum in self._by_name()}, segments=self._segments,
         )  # fmt: skip
         return Window(header, self._arrays())
 

@@ -31,7 +31,7 @@ CAUSES = {
     "model_change": "the model's activations come in another form than before",
     "data_shift": "the data or the model's activations changed: tests of whole requests or of features moved",
     "sae_health": "the SAE no longer explains the activations: feature names must not be trusted",
-    "traffic_mix": "the mix of requests changed: their lengths, or where in their context they begin",
+    "traffic_mix": "the mix of requests changed: their lengths, where in their context they begin, or their segments",
 }
 HEALTH = (("explained_variance", "explained variance"), ("l0", "features a token (L0)"), ("norm", "mean norm"))
 

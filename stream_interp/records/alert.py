@@ -9,6 +9,7 @@ from msgspec import Struct, field, structs
 
 from stream_interp.records.envelope import CLOUDEVENT_JSON, Envelope, json_record, read_json, rfc3339
 from stream_interp.records.lane import Lane, digest
+from stream_interp.records.text import inert
 
 CE_TYPE: Literal["interp.alert.transition.v1"] = "interp.alert.transition.v1"
 STATE_TYPE = "interp.alert_state.v1"
@@ -73,11 +74,13 @@ class ScoreDrift(Struct, frozen=True, kw_only=True):
 
 
 class TrafficShift(Struct, frozen=True, kw_only=True):
-    """One part of a `traffic_mix`: the share of requests on one side of a length, or of a first position."""
+    """One part of a `traffic_mix`: the share of requests on one side of a length, or of a first position, or of a
+    segment: of one that the baseline knows, of none, or of all others."""
 
-    of: Literal["length", "start"]
-    side: Literal["at_least", "below"]
-    tokens: int
+    of: Literal["length", "start", "segment"]
+    side: Literal["at_least", "below", "of", "of_none", "of_others"]
+    tokens: int = 0  # of lengths and first positions
+    segment: str = ""  # with side `of`
     share_baseline: float
     share_now: float | None  # of recent requests; None where none came
 
@@ -87,6 +90,9 @@ class TrafficShift(Struct, frozen=True, kw_only=True):
         if self.of == "start":
             limit = f"{self.tokens:,} or later" if self.side == "at_least" else f"before {self.tokens:,}"
         which = f"of {limit} tokens" if self.of == "length" else f"whose first token is {limit}"
+        if self.of == "segment":
+            others = "that name no segment" if self.side == "of_none" else "of segments that the baseline does not know"
+            which = f"of segment {inert(self.segment)}" if self.side == "of" else others
         now = "none came lately" if self.share_now is None else f"{self.share_now:.1%} now"
         return f"requests {which}: {self.share_baseline:.1%} in the baseline, {now}"
 

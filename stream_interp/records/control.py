@@ -16,6 +16,7 @@ from stream_interp.records.arrays import Arrays, pack, unpack
 from stream_interp.records.chunks import sha256, split
 from stream_interp.records.envelope import JSON, SAFETENSORS, Envelope, binary, read_json
 from stream_interp.records.lane import Lane
+from stream_interp.records.segments import Segments
 from stream_interp.records.window import FLOAT32, DtypeName
 from stream_interp.settings import Blocks, DriftSettings, UnitSettings
 
@@ -124,6 +125,7 @@ class BaselineHeader(Struct, frozen=True, kw_only=True):
     dependent_groups: bool = False  # requests of one group key are dependent, beyond chance
     dependent: bool = False  # they are, or in their order: intervals were widened; alarms may be more than the budget
     strata: dict[str, int] = field(default_factory=dict)  # requests of each stratum that has enough, beside the unit
+    segments: Segments = field(default_factory=dict)  # requests that name one; none tested where it is `*`: too many
 
     @property
     def largest_design_effect(self) -> float | None:

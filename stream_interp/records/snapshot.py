@@ -18,11 +18,13 @@ from stream_interp.errors import InvalidSnapshot
 from stream_interp.records.arrays import Arrays, read_tensors, write_tensors
 from stream_interp.records.envelope import SAFETENSORS, Envelope, binary, header_map, rfc3339
 from stream_interp.records.lane import digest
+from stream_interp.records.segments import MANY, MAX_CHARS, is_segment
 
 CE_TYPE = "interp.activation.snapshot.v1"
 MAX_NAME_CHARS = 512
 MAX_WIDTH = 65_536  # a width costs memory of its lane: 4 KB a coordinate in ENCODE
 MAX_VALUE = 1e15  # sums of squares beyond it overflow float32: one request would make its whole window NaN
+SEGMENT_EXPECTED = f"≤ {MAX_CHARS} printable characters, and not {MANY}"
 _FLOATS = {"float16", "float32"}  # as read: bfloat16 arrives widened to float32
 
 
@@ -38,6 +40,7 @@ class Snapshot:
         chunk, chunks: this is chunk k of n, counted from 0.
         request_tokens: tokens of the whole request, over all its chunks.
         group_key: of requests that hang together: of a session, say, or a customer; empty: of none.
+        segment: the part of the traffic that it belongs to, by a name that may be shown; empty: it names none.
     """
 
     tenant: str = "default"
@@ -54,6 +57,7 @@ class Snapshot:
     chunks: int = 1
     request_tokens: int
     group_key: str = ""
+    segment: str = ""
 
 
 def encode_snapshot(snapshot: Snapshot, time_ms: int) -> Envelope:
@@ -61,7 +65,7 @@ def encode_snapshot(snapshot: Snapshot, time_ms: int) -> Envelope:
     s = snapshot
     optional = {"acts_out": s.acts_out, "positions": s.positions, "special_mask": s.special_mask}
     arrays: Arrays = {"acts": s.acts} | {k: v for k, v in optional.items() if v is not None}
-    of_group = {"groupkey": s.group_key} if s.group_key else {}
+    belongs = {name: value for name, value in (("groupkey", s.group_key), ("segment", s.segment)) if value}
     in_bits = frozenset(k for k in ("acts", "acts_out") if k in arrays and arrays[k].dtype == np.uint16)
     return binary(
         s.request_id,
@@ -79,7 +83,7 @@ def encode_snapshot(snapshot: Snapshot, time_ms: int) -> Envelope:
         chunk=s.chunk,
         chunks=s.chunks,
         tokens=s.request_tokens,
-        **of_group,
+        **belongs,
     )
 
 
@@ -102,6 +106,7 @@ def decode_snapshot(
             "bad_metadata", f"chunk {chunk} of {chunks}, {tokens} tokens", "0 ≤ chunk < chunks, ≥ 1 token"
         )
     group_key = _name(attributes, "ce_groupkey") if attributes.get("ce_groupkey") else ""
+    segment = _segment(attributes.get("ce_segment", ""))
     arrays = _tensors(value, max_bytes)
     return Snapshot(
         tenant=names["tenant"],
@@ -113,6 +118,7 @@ def decode_snapshot(
         chunks=chunks,
         request_tokens=tokens,
         group_key=group_key,
+        segment=segment,
         **_checked(arrays, tokens, chunks),
     )
 
@@ -143,6 +149,12 @@ def _name(attributes: dict[str, str], header: str) -> str:
             "bad_metadata", f"{header} of {len(value)} characters", f"≤ {MAX_NAME_CHARS} printable characters"
         )
     return value
+
+
+def _segment(name: str) -> str:
+    if not is_segment(name):
+        raise InvalidSnapshot("bad_metadata", f"ce_segment of {len(name)} characters", SEGMENT_EXPECTED)
+    return name
 
 
 def _number(attributes: dict[str, str], header: str) -> int:

@@ -19,6 +19,7 @@ from stream_interp.records.chunks import split
 from stream_interp.records.envelope import SAFETENSORS, Envelope, binary
 from stream_interp.records.lane import Lane
 from stream_interp.records.lengths import BINS
+from stream_interp.records.segments import Segments
 
 CE_TYPE = "interp.window.v1"
 CHUNK_BYTES = 900_000  # below every default of max.message.bytes
@@ -135,6 +136,7 @@ class WindowHeader(Struct, frozen=True, kw_only=True):
     d_sae: int  # 0 where only T0 runs
     sums: LaneSums
     strata: dict[str, int] = field(default_factory=dict)  # calibrated windows: requests by stratum, without the unit
+    segments: Segments = field(default_factory=dict)  # requests that name one, too short ones, too, as length_histogram
 
     @property
     def window_id(self) -> str:

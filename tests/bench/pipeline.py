@@ -46,7 +46,10 @@ def rows() -> Iterator[Row]:
 
 
 def kafka_rows() -> Iterator[Row]:
-    """ENCODE itself on one partition, from the first batch it has encoded to the last, against `pipeline`."""
+    """ENCODE itself on one partition, from the first batch it has encoded to the last, against `pipeline`.
+
+    Both multiply in float32: what it takes to measure the dtypes, once a lane, is no part of the way from the topic.
+    """
     items = snapshots(D_IN, REQUESTS)
     records, tokens = _records(items), sum(len(s.acts) for s in items)
     with tempfile.TemporaryDirectory() as folder, EmbeddedPair() as pair:
@@ -105,7 +108,7 @@ def _send(bootstrap: str, items: list[Snapshot]) -> None:
 def _kafka_tokens_per_s(bootstrap: str, folder: str, k: int) -> float:
     settings = Settings(
         kafka=KafkaSettings(bootstrap=bootstrap, group_prefix=f"bench{k}"),
-        sae=SaeSettings(device="cpu"), sites=[SiteSettings(sae=folder)],
+        sae=SaeSettings(device="cpu", dtype="float32"), sites=[SiteSettings(sae=folder)],
     )  # fmt: skip
     encode, stop = Encode(settings, lambda _: None), threading.Event()
     thread = threading.Thread(target=encode.run, args=(stop,))

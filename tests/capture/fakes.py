@@ -68,10 +68,12 @@ class FakeProducer:
     def __init__(self) -> None:
         self.batches: list = []
         self.group_keys: list = []
+        self.segments: list = []
         self.drops: list[tuple[str, str, int]] = []
 
-    def send_batch(self, hook_name, request_ids, arrays, *, group_keys=None) -> bool:
+    def send_batch(self, hook_name, request_ids, arrays, *, group_keys=None, segments=None) -> bool:
         self.group_keys.append(group_keys)
+        self.segments.append(segments)
         self.batches.append((hook_name, list(request_ids), {k: _numpy(v) for k, v in arrays.items()}))
         return True
 

@@ -30,12 +30,12 @@ def test_requests_are_contiguous_runs(write, id_name):
     positions = np.array([0, 1, 2, 0, 1, 5], np.int16)
     mask = np.array([1, 0, 0, 1, 0, 1], np.bool_)
     file = read_activation_file(
-        write(acts=ACTS, position=positions, special_mask=mask, group_id=IDS % 4, **{id_name: IDS})
+        write(acts=ACTS, position=positions, special_mask=mask, group_id=IDS % 4, segment_id=IDS % 2, **{id_name: IDS})
     )
     assert (file.dtype, file.d_in, file.requests, file.tokens) == ("float16", 4, 3, 6)
     requests = list(file.iter_requests())
     assert [r.request_id for r in requests] == ["7", "3", "9"]
-    assert [r.group_key for r in requests] == ["3", "3", "1"]
+    assert [(r.group_key, r.segment) for r in requests] == [("3", "1"), ("3", "1"), ("1", "1")]
     np.testing.assert_array_equal(np.concatenate([r.acts for r in requests]), ACTS)
     np.testing.assert_array_equal(np.concatenate([r.positions for r in requests]), positions)
     np.testing.assert_array_equal(np.concatenate([r.special_mask for r in requests]), mask)
@@ -59,7 +59,7 @@ def test_without_optional_tensors(write):
     assert request.acts.dtype == np.float32
     assert request.positions is None
     assert request.special_mask is None
-    assert request.group_key == ""
+    assert (request.group_key, request.segment) == ("", "")
 
 
 def test_bfloat16_comes_as_bits(write):

@@ -290,10 +290,11 @@ def test_a_model_inside_a_model(producer):
     assert [batch[0] for batch in producer.batches] == ["0.layer.0", "1"]
 
 
-def test_group_keys_are_asked_for_once_a_forward(producer):
+@pytest.mark.parametrize("named", ["group_keys", "segments"])
+def test_what_requests_belong_to_is_asked_for_once_a_forward(producer, named):
     asked = iter([["s1", None, 2], ["s3"] * 3])
     model = Model()
-    with instrument(model, hooks=["layer.0", "layer.1"], producer=producer, group_keys=lambda: next(asked)):
+    with instrument(model, hooks=["layer.0", "layer.1"], producer=producer, **{named: lambda: next(asked)}):
         model(X)
         model(X)
-    assert producer.group_keys == [["s1", "", "2"]] * 2 + [["s3"] * 3] * 2
+    assert getattr(producer, named) == [["s1", "", "2"]] * 2 + [["s3"] * 3] * 2

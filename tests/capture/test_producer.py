@@ -33,7 +33,14 @@ def test_a_snapshot_arrives_as_it_was_sent():
     with make(transport, model_revision="v2", tenant="acme") as producer:
         mask = [True, False, False, False, False, True]
         assert producer.send(
-            "layer.3", "r1", ACTS, acts_out=ACTS[:, :2], positions=range(6), special_mask=mask, group_key="session-7"
+            "layer.3",
+            "r1",
+            ACTS,
+            acts_out=ACTS[:, :2],
+            positions=range(6),
+            special_mask=mask,
+            group_key="session-7",
+            segment="cards",
         )
         assert producer.flush(5) == 0
     (got,) = transport.snapshots()
@@ -43,7 +50,7 @@ def test_a_snapshot_arrives_as_it_was_sent():
     np.testing.assert_array_equal(got.acts_out, ACTS[:, :2])
     assert got.positions.tolist() == [0, 1, 2, 3, 4, 5]
     assert got.special_mask.tolist() == mask
-    assert got.group_key == "session-7"
+    assert (got.group_key, got.segment) == ("session-7", "cards")
     assert dict(transport.records[0].headers)["ce_time"] == b"2023-11-14T22:13:20.000Z"
     assert producer.counts.delivered == producer.counts.sent == 1
     assert transport.closed
@@ -187,6 +194,18 @@ def test_group_keys_of_a_batch_are_one_for_each_request():
     assert "ce_groupkey" not in dict(transport.records[1].headers)
     assert producer.counts.dropped == {"encode_error": 2}
     assert "group_key is str of 9 characters" in producer.counts.last_error
+
+
+def test_segments_of_a_batch_are_one_for_each_request():
+    transport = FakeTransport()
+    with make(transport) as producer:
+        producer.send_batch("h", ["a", "b"], {"acts": np.stack([ACTS, ACTS])}, segments=["cards", ""])
+        producer.send_batch("h", ["c"], {"acts": ACTS[None]}, segments=["cards", "loans"])
+        producer.send("h", "d", ACTS, segment="*")
+    assert [got.segment for got in transport.snapshots()] == ["cards", ""]
+    assert "ce_segment" not in dict(transport.records[1].headers)
+    assert producer.counts.dropped == {"encode_error": 2}
+    assert "segment is '*'; expected ≤ 64 printable characters, and not *" in producer.counts.last_error
 
 
 def test_after_close_everything_is_dropped():

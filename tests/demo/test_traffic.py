@@ -15,7 +15,7 @@ class Recorder:
         self.ids: list[str] = []
         self.acts: list[torch.Tensor] = []
 
-    def send_batch(self, hook_name, request_ids, arrays, *, group_keys=None):
+    def send_batch(self, hook_name, request_ids, arrays, *, group_keys=None, segments=None):
         assert hook_name == HOOK
         self.ids += request_ids
         self.acts.append(arrays["acts"].clone())

@@ -38,9 +38,13 @@ class WorseSAE(ToySAE):
 
 
 def at_positions(items: list[Request], rng: Rng, later: float = 0.0) -> list[Request]:
-    """Half of them begin at 0, half at 9, as in the baseline; a share `later` at 40."""
+    """Half of them begin at 0, half at 9, as in the baseline; a share `later` at 40. Of two segments, as there."""
     starts = np.where(rng.random(len(items)) < later, 40, 9 * rng.integers(2, size=len(items)))
-    return [replace(r, positions=np.arange(s, s + len(r.acts))) for r, s in zip(items, starts, strict=True)]
+    segments = ["cards" if r.acts[0, -1] > 0.5 else "loans" for r in items]  # of a coordinate that nothing shifts
+    return [
+        replace(r, positions=np.arange(s, s + len(r.acts)), segment=segment)
+        for r, s, segment in zip(items, starts, segments, strict=True)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -117,9 +121,21 @@ def shifted_and_some_later(rng: Rng, partition: int, k: int) -> Made:
     return at_positions(requests(rng, SIZE, shift=1.0), rng, later=0.6), {}
 
 
+def of_another_segment(rng: Rng, partition: int, k: int) -> Made:
+    """Six in ten are of another segment, and look different there."""
+    other = rng.random(SIZE) < 0.6
+    items = at_positions([requests(rng, 1, shift=1.5 * moved)[0] for moved in other], rng)
+    return [replace(r, segment="web") if moved else r for r, moved in zip(items, other, strict=True)], {}
+
+
+def shifted_and_some_of_another(rng: Rng, partition: int, k: int) -> Made:
+    items = at_positions(requests(rng, SIZE, shift=1.0), rng)
+    return [replace(r, segment="web") if rng.random() < 0.6 else r for r in items], {}
+
+
 # What happens, the cause in the end, and the causes told on the way to it. A mean of which the null allows 40 % may be
 # 98 % where six in ten begin elsewhere, so that of a lane whose strongest test is such a one it is said: in 1 of 20.
-CONFUSED = {"positions beside": 2}
+CONFUSED = {"positions beside": 2, "segments beside": 2}
 CASES = {
     "data": (everywhere, "data_shift", {"data_shift"}),
     "one partition": (in_one, "pipeline", {"data_shift", "pipeline"}),
@@ -129,6 +145,8 @@ CASES = {
     "dtype": (in_bfloat16, "model_change", {"model_change"}),
     "positions": (begun_later, "traffic_mix", {"data_shift", "traffic_mix"}),
     "positions beside": (shifted_and_some_later, "data_shift", {"data_shift", "traffic_mix"}),
+    "segments": (of_another_segment, "traffic_mix", {"data_shift", "traffic_mix"}),
+    "segments beside": (shifted_and_some_of_another, "data_shift", {"data_shift", "traffic_mix"}),
 }
 
 
@@ -181,7 +199,8 @@ def test_massive_tokens_alone_are_no_fault_of_the_sae(sae: ToySAE | None) -> Non
 def test_no_partition_is_blamed_for_what_all_have(armed: list[Driver]) -> None:
     """A weak change of all, whose partitions differ by chance alone, looked at after every window."""
     weak = [
-        run(copy_of(armed[s % 4]), s, lambda rng, *_: (requests(rng, SIZE, shift=0.5), {}), 80) for s in range(SEEDS)
+        run(copy_of(armed[s % 4]), s, lambda rng, *_: (at_positions(requests(rng, SIZE, shift=0.5), rng), {}), 80)
+        for s in range(SEEDS)
     ]
     assert sum(len(alerts) > 0 for alerts in weak) >= SEEDS - 1
     assert "pipeline" not in {alert.cause_hint for alerts in weak for alert in alerts}
@@ -221,17 +240,17 @@ def test_one_partition_tells_nothing_of_others(armed: list[Driver]) -> None:
 def test_another_dtype_at_another_time_is_not_the_cause(armed: list[Driver], when: str) -> None:
     driver, rng = copy_of(armed[0]), np.random.default_rng(3)
     dtypes = ["bfloat16", "bfloat16"] if when == "long before" else ["float16", "bfloat16"]
-    driver.feed(requests(rng, 400), acts_dtype=dtypes[0])
-    driver.feed(requests(rng, 40, shift=1.0), acts_dtype=dtypes[0])
-    driver.feed(requests(rng, 200, shift=1.0), acts_dtype=dtypes[1])
+    driver.feed(at_positions(requests(rng, 400), rng), acts_dtype=dtypes[0])
+    driver.feed(at_positions(requests(rng, 40, shift=1.0), rng), acts_dtype=dtypes[0])
+    driver.feed(at_positions(requests(rng, 200, shift=1.0), rng), acts_dtype=dtypes[1])
     assert driver.state.incident is not None
     assert driver.state.incident.cause == "data_shift"
 
 
 def test_a_lane_armed_from_elsewhere_knows_no_dtype_before(armed: list[Driver]) -> None:
-    driver = copy_of(armed[0])
+    driver, rng = copy_of(armed[0]), np.random.default_rng(4)
     driver.state = replace(driver.state, acts_dtypes={})
-    driver.feed(requests(np.random.default_rng(4), 40, shift=1.0), acts_dtype="bfloat16")
+    driver.feed(at_positions(requests(rng, 40, shift=1.0), rng), acts_dtype="bfloat16")
     assert driver.state.incident is not None
     assert driver.state.incident.cause == "data_shift"
 

@@ -120,16 +120,21 @@ def _freeze(value: object) -> None:
 
 
 @pytest.mark.parametrize("alike", [False, True])
-def test_the_groups_of_a_file_enter_its_baseline(tmp_path: Path, alike: bool) -> None:
+def test_the_groups_and_segments_of_a_file_enter_its_baseline(tmp_path: Path, alike: bool) -> None:
     """200 customers of six requests each, in any order; alike: a customer's requests are six times the same one."""
     rng, path, customers, tokens = np.random.default_rng(7), tmp_path / "base", 200, 5
     of_customer = rng.permutation(np.repeat(np.arange(customers), 6))
     acts = rng.standard_normal((customers if alike else len(of_customer), tokens, D_IN)).astype(np.float32)
     rows = acts[of_customer if alike else np.arange(len(of_customer))].reshape(-1, D_IN)
     arrays = {"acts": rows, "request_id": np.repeat(np.arange(len(of_customer)), tokens)}
-    save_file(arrays | {"group_id": np.repeat(of_customer, tokens)}, path)
+    save_file(
+        arrays | {"group_id": np.repeat(of_customer, tokens), "segment_id": np.repeat(of_customer % 2, tokens)}, path
+    )
     baseline = learn(path).state.baseline
     assert baseline is not None
     assert baseline.header.design_effect == pytest.approx(1.0, abs=0.2)
     assert baseline.header.design_effect_of_groups == pytest.approx(4.8 if alike else 1.0, rel=0.2)  # 4/5 calibrate
     assert baseline.header.dependent == alike
+    halves = baseline.header.segments
+    assert set(halves) == {"0", "1"}
+    assert sum(halves.values()) == baseline.header.requests

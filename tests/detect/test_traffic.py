@@ -1,4 +1,4 @@
-"""Lengths and first positions of requests: a note with a budget of its own, never an incident."""
+"""Lengths, first positions and segments of requests: a note with a budget of its own, never an incident."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from stream_interp.detect.armed import traffic
+from stream_interp.detect.armed import mix, traffic
+from stream_interp.detect.armed.mix import HISTOGRAMS, SEGMENT
 from stream_interp.detect.armed.traffic import TrafficTests
 from stream_interp.detect.orders import relearn
 from stream_interp.detect.rebaseline import arm
@@ -16,12 +17,16 @@ from stream_interp.detect.state_codec import dump_state, load_state
 from stream_interp.detect.step import step
 from stream_interp.detect.view import status_of
 from stream_interp.drift import esr
+from stream_interp.encode.requests import Request
 from stream_interp.records.alert import Position, TrafficShift
-from stream_interp.records.control import Marker
+from stream_interp.records.arrays import Arrays
+from stream_interp.records.control import BaselineHeader, Marker, read_baseline
 from stream_interp.records.lengths import BINS, length_bins
+from stream_interp.records.segments import MANY, counted
 from stream_interp.records.window import Window
 from stream_interp.settings import DriftSettings
 from tests.detect.lanes import LANE, Driver, requests
+from tests.topics.samples import BASELINE, WINDOW
 
 DRIFT = DriftSettings(clock="requests", requests_per_week=1_000)
 
@@ -34,17 +39,26 @@ def histogram(tokens: np.ndarray) -> np.ndarray:
     return np.bincount(length_bins(tokens), minlength=BINS).astype(np.int64)
 
 
+def baseline(**changes: object) -> BaselineHeader:
+    return structs.replace(read_baseline(BASELINE)[0], **changes)
+
+
+def of(arrays: Arrays, segments: dict[str, int] | None = None) -> Window:
+    """A window with these histograms and no others."""
+    return Window(structs.replace(WINDOW.header, segments=segments or {}), arrays)
+
+
 def built_on(rng: np.random.Generator) -> TrafficTests:
-    return traffic.build({"length_histogram": histogram(lengths(rng, 10_000))}, DRIFT)
+    return traffic.build(baseline(), {"length_histogram": histogram(lengths(rng, 10_000))}, DRIFT)
 
 
 def notes(tests: TrafficTests, rng: np.random.Generator, windows: int, factor: float) -> int | None:
     """Requests until the note; None where there is none."""
     evidence = traffic.initial(tests)
     for k in range(1, windows + 1):
-        arrays = {"length_histogram": histogram(lengths(rng, 32, factor))}
-        evidence = traffic.tick(tests, evidence, arrays, 32 / DRIFT.requests_per_week)
-        if traffic.noted(tests, evidence, None, arrays) is not None:
+        window = of({"length_histogram": histogram(lengths(rng, 32, factor))})
+        evidence = traffic.tick(tests, evidence, window, 32 / DRIFT.requests_per_week)
+        if traffic.noted(tests, evidence, None, window) is not None:
             return 32 * k
     return None
 
@@ -58,23 +72,24 @@ def test_other_lengths_are_noted(factor: float, within: int) -> None:
 @pytest.mark.parametrize(("known", "now"), [([1], 40), ([0], 40), ([9, 20], 31)])
 def test_requests_beyond_all_of_the_baseline_are_noted(known: list[int], now: int) -> None:
     """Where many lie in its last bin, cuts at its quantiles do not tell those beyond from them."""
-    of = np.resize(known, 1_000)
-    for name in traffic.HISTOGRAMS:
-        tests = traffic.build({name: histogram(of)}, DRIFT)
-        evidence, arrays = traffic.initial(tests), {name: histogram(np.where(of[:32] == max(known), now, of[:32]))}
-        evidence = traffic.tick(tests, evidence, arrays, 32 / DRIFT.requests_per_week)
-        note = traffic.noted(tests, evidence, None, arrays)
+    all_known = np.resize(known, 1_000)
+    beyond = np.where(all_known[:32] == max(known), now, all_known[:32])
+    for name in HISTOGRAMS.values():
+        tests, window = traffic.build(baseline(), {name: histogram(all_known)}, DRIFT), of({name: histogram(beyond)})
+        evidence = traffic.tick(tests, traffic.initial(tests), window, 32 / DRIFT.requests_per_week)
+        note = traffic.noted(tests, evidence, None, window)
         (shift,) = traffic.shifts(tests, evidence, note)
         assert (shift.side, shift.tokens, shift.share_baseline) == ("at_least", max(known) + 1, 0.0)
 
 
 def test_evidence_of_before_the_cuts_beyond_goes_on() -> None:
     tests = built_on(np.random.default_rng(1))
-    arrays = {"length_histogram": histogram(lengths(np.random.default_rng(2), 32))}
-    whole = traffic.tick(tests, traffic.initial(tests), arrays, 0.1)
-    older = replace(whole, m=whole.m[:, :-1])
-    again = traffic.tick(tests, older, arrays, 0.1).m
-    np.testing.assert_array_equal(again[:, :-1], traffic.tick(tests, whole, arrays, 0.1).m[:, :-1])
+    window = of({"length_histogram": histogram(lengths(np.random.default_rng(2), 32))})
+    whole = traffic.tick(tests, traffic.initial(tests), window, 0.1)
+    older = replace(whole, m=whole.m[:, :-1], recent=whole.recent[:2])
+    again, same = traffic.tick(tests, older, window, 0.1), traffic.tick(tests, whole, window, 0.1)
+    np.testing.assert_array_equal(again.m[:, :-1], same.m[:, :-1])
+    np.testing.assert_array_equal(again.recent, same.recent)
 
 
 @pytest.mark.statistical
@@ -99,8 +114,8 @@ def test_notes_on_a_null_stay_within_their_budget_even_on_the_boundary() -> None
 def test_shares_say_what_changed() -> None:
     rng = np.random.default_rng(2)
     tests, arrays = built_on(rng), {"length_histogram": histogram(lengths(rng, 500, 3.0))}
-    evidence = traffic.tick(tests, traffic.initial(tests), arrays, 0.5)
-    note = traffic.noted(tests, evidence, None, arrays)
+    evidence = traffic.tick(tests, traffic.initial(tests), of(arrays), 0.5)
+    note = traffic.noted(tests, evidence, None, of(arrays))
     said = traffic.shifts(tests, evidence, note)
     assert {(s.of, s.side) for s in said} == {("length", "at_least")}
     for shift in said:
@@ -111,10 +126,10 @@ def test_shares_say_what_changed() -> None:
 
 
 def test_what_has_moved_is_the_largest_difference_of_the_distribution_functions() -> None:
-    arrays = {"start_histogram": histogram(np.repeat([1, 9], [60, 40]))}
-    now = np.stack([np.zeros(BINS), 0.5 * histogram(np.repeat([1, 9, 40], [45, 30, 25]))])
-    evidence = replace(traffic.initial(traffic.build(arrays, DRIFT)), recent=now)
-    assert traffic.moved(arrays, evidence) == {"length": 0.0, "start": pytest.approx(0.25)}
+    known = mix.of_baseline(baseline(), {"start_histogram": histogram(np.repeat([1, 9], [60, 40]))})
+    now = np.stack([np.zeros(BINS), 0.5 * histogram(np.repeat([1, 9, 40], [45, 30, 25])), np.zeros(BINS)])
+    evidence = replace(traffic.initial(built_on(np.random.default_rng(0))), recent=now)
+    assert traffic.moved(known, evidence) == {"length": 0.0, "start": pytest.approx(0.25), "segment": 0.0}
 
 
 def test_a_shift_in_words() -> None:
@@ -129,10 +144,10 @@ def armed() -> Driver:
     """Requests of 6 tokens each; the baseline knows it."""
     driver = Driver()
     driver.learn(np.random.default_rng(3))
-    baseline = driver.state.baseline
-    assert baseline is not None
-    arrays = {**baseline.arrays, "length_histogram": histogram(np.where(np.arange(600) % 2, 6, 9))}
-    driver.state = arm(driver.state, replace(baseline, arrays=arrays))
+    learnt = driver.state.baseline
+    assert learnt is not None
+    arrays = {**learnt.arrays, "length_histogram": histogram(np.where(np.arange(600) % 2, 6, 9))}
+    driver.state = arm(driver.state, replace(learnt, arrays=arrays))
     return driver
 
 
@@ -174,7 +189,101 @@ def test_what_ends_a_lane_s_baseline_ends_its_note(armed: Driver) -> None:
 
 
 def test_a_baseline_without_lengths_has_no_such_test() -> None:
-    tests = traffic.build({}, structs.replace(DRIFT))
+    tests = traffic.build(baseline(), {}, DRIFT)
     assert not tests.cuts
-    evidence = traffic.tick(tests, traffic.initial(tests), {"length_histogram": histogram(np.full(9, 9))}, 1.0)
-    assert traffic.noted(tests, evidence, None, {}) is None
+    window = of({"length_histogram": histogram(np.full(9, 9))})
+    evidence = traffic.tick(tests, traffic.initial(tests), window, 1.0)
+    assert traffic.noted(tests, evidence, None, of({})) is None
+
+
+LEARNT = {"cards": 600, "loans": 300}  # and 100 requests that name none
+AS_LEARNT = {"cards": 0.6, "loans": 0.3, "": 0.1}
+
+
+def of_segments(drawn: np.ndarray) -> Window:
+    """A window of one-token requests, of the segments drawn."""
+    return of({"length_histogram": histogram(np.ones(len(drawn), int))}, counted(drawn.tolist()))
+
+
+def segments_noted(shares: dict[str, float], seed: int, requests: int = 960) -> list[str]:
+    """What the note says when it comes, each in words; empty where none comes."""
+    tests = traffic.build(baseline(segments=LEARNT), {"length_histogram": histogram(np.ones(1_000, int))}, DRIFT)
+    rng, evidence = np.random.default_rng(seed), traffic.initial(tests)
+    for _ in range(requests // 32):
+        window = of_segments(rng.choice(list(shares), 32, p=list(shares.values())))
+        evidence = traffic.tick(tests, evidence, window, 32 / DRIFT.requests_per_week)
+        if (note := traffic.noted(tests, evidence, None, window)) is not None:
+            return [str(shift).partition(",")[0] for shift in traffic.shifts(tests, evidence, note)]
+    return []
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize(
+    ("shares", "says"),
+    [
+        ({"cards": 0.3, "loans": 0.6, "": 0.1}, "requests of segment loans: 30.0% in the baseline"),
+        ({"cards": 0.2, "loans": 0.7, "": 0.1}, "requests of segment cards: 60.0% in the baseline"),
+        ({"cards": 0.5, "loans": 0.2, "": 0.3}, "requests that name no segment: 10.0% in the baseline"),
+        ({"cards": 0.6, "loans": 0.2, "": 0.1, "web": 0.1},
+         "requests of segments that the baseline does not know: 0.0% in the baseline"),
+    ],
+)  # fmt: skip
+def test_another_mix_of_segments_is_noted(shares: dict[str, float], says: str) -> None:
+    told = [segments_noted(shares, seed) for seed in range(20)]
+    assert sum(says in words for words in told) >= 12  # the others say its counterpart: what one loses another has
+    assert sum(bool(words) for words in told) == 20
+
+
+@pytest.mark.statistical
+def test_segments_that_come_as_ever_are_not_noted() -> None:
+    assert not any(segments_noted(AS_LEARNT, seed) for seed in range(40))
+
+
+def test_a_segment_s_share_is_told_whether_it_rose_or_fell() -> None:
+    tests = traffic.build(baseline(segments=LEARNT), {"length_histogram": histogram(np.ones(1_000, int))}, DRIFT)
+    window = of_segments(np.repeat(["loans", "", "web"], [20, 2, 10]))
+    evidence = traffic.tick(tests, traffic.initial(tests), window, 0.1)
+    note = traffic.TrafficNote(np.arange(len(tests.cuts)), np.zeros((8, 0)), np.zeros(0, np.int64))
+    said = {(s.side, s.segment): (s.share_baseline, s.share_now)
+            for s in traffic.shifts(tests, evidence, note) if s.of == SEGMENT}  # fmt: skip
+    assert said == {
+        ("of", "cards"): (pytest.approx(0.6), pytest.approx(0.0)), ("of", "loans"): (pytest.approx(0.3), 20 / 32),
+        ("of_none", ""): (pytest.approx(0.1), 2 / 32), ("of_others", ""): (0.0, 10 / 32),
+    }  # fmt: skip
+    known = mix.of_baseline(baseline(segments=LEARNT), {"length_histogram": histogram(np.ones(1_000, int))})
+    assert traffic.moved(known, evidence)["segment"] == pytest.approx((20 / 32 - 0.3) + 10 / 32)
+
+
+@pytest.mark.parametrize("segments", [{}, {MANY: 900}])
+def test_without_segments_or_with_too_many_there_is_no_test_of_them(segments: dict[str, int]) -> None:
+    tests = traffic.build(baseline(segments=segments), {"length_histogram": histogram(np.ones(1_000, int))}, DRIFT)
+    assert SEGMENT not in {cut.of for cut in tests.cuts}
+    evidence = traffic.tick(tests, traffic.initial(tests), of_segments(np.full(32, "web")), 0.1)
+    assert not evidence.recent[mix.OF.index(SEGMENT)].any()
+
+
+def test_too_many_segments_are_others() -> None:
+    tests = traffic.build(baseline(segments=LEARNT), {"length_histogram": histogram(np.ones(1_000, int))}, DRIFT)
+    window = of_segments(np.array([f"session {k}" for k in range(80)]))
+    evidence = traffic.tick(tests, traffic.initial(tests), window, 0.1)
+    note = traffic.noted(tests, evidence, None, window)
+    assert "of_others" in {shift.side for shift in traffic.shifts(tests, evidence, note)}
+
+
+def test_a_lane_learns_its_segments_and_says_when_others_come() -> None:
+    rng, driver = np.random.default_rng(5), Driver()
+
+    def some(n: int, names: list[str]) -> list[Request]:
+        return [replace(r, segment=names[k % len(names)]) for k, r in enumerate(requests(rng, n))]
+
+    driver.feed(some(120, ["cards", "loans", ""]))
+    driver.feed(some(480, ["cards", "loans", ""]))
+    assert driver.state.baseline is not None
+    assert driver.state.baseline.header.segments == {"cards": 160, "loans": 160}
+    driver.state = load_state(dump_state(driver.state))
+    assert driver.feed(some(240, ["cards", "loans", ""])) == []
+    assert driver.feed(some(240, ["cards", "web\x1b[31m", ""])) == ["noted"]
+    told = [alert for result in driver.results for alert in result.alerts][-1]
+    assert told.cause_hint == "traffic_mix"
+    assert {shift.side for shift in told.traffic} <= {"of", "of_others"}
+    assert status_of(driver.state, 0, 0).traffic

@@ -87,6 +87,8 @@ def test_id_depends_on_the_chunk_and_not_on_the_time():
         ("bad_metadata", {"headers": with_header("ce_modelid", "a\nb")}),
         ("bad_metadata", {"headers": with_header("ce_groupkey", "s" * 513)}),
         ("bad_metadata", {"headers": with_header("ce_groupkey", "s\n")}),
+        ("bad_metadata", {"headers": with_header("ce_segment", "s" * 65)}),
+        ("bad_metadata", {"headers": with_header("ce_segment", "*")}),
         ("bad_metadata", {"headers": with_header("ce_tokens", "-5")}),
         ("bad_metadata", {"headers": with_header("ce_tokens", "²")}),
         ("bad_metadata", {"headers": with_header("ce_tokens", "9" * 5000)}),
@@ -133,10 +135,11 @@ def test_defaults_of_tenant_and_revision():
     assert (decode(headers=bare).tenant, decode(headers=bare).model_revision) == ("default", "unversioned")
 
 
-@pytest.mark.parametrize("key", [None, ""])
-def test_a_request_may_be_of_no_group(key: str | None):
-    assert decode(headers=with_header("ce_groupkey", key)).group_key == ""
-    assert "ce_groupkey" not in dict(encode_snapshot(replace(SNAPSHOT, group_key=""), AT_MS).headers)
+@pytest.mark.parametrize(("header", "field"), [("ce_groupkey", "group_key"), ("ce_segment", "segment")])
+@pytest.mark.parametrize("name", [None, ""])
+def test_a_request_may_be_of_no_group_and_no_segment(header: str, field: str, name: str | None):
+    assert getattr(decode(headers=with_header(header, name)), field) == ""
+    assert header not in dict(encode_snapshot(replace(SNAPSHOT, **{field: ""}), AT_MS).headers)
 
 
 @given(st.binary(max_size=200))

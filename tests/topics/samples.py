@@ -67,6 +67,7 @@ SNAPSHOT = Snapshot(
     model_id=LANE.model_id, hook_name=LANE.hook_name, model_revision=LANE.model_revision, request_id="application-17",
     acts=_floats(5, D_IN).astype(np.float16), acts_dtype="float16", positions=np.arange(5, dtype=np.int32),
     special_mask=np.array([True, False, False, False, False]), request_tokens=5, group_key="applicant-9",
+    segment="cards",
 )  # fmt: skip
 SNAPSHOT_CHUNK = Snapshot(
     model_id=LANE.model_id, hook_name=LANE.hook_name, request_id="application-18", acts=_floats(2, D_IN).astype("f4"),
@@ -81,7 +82,7 @@ _HEADER = WindowHeader(
     projector_version=AT_MS - 1, unit_tokens=5, tier="T2", d_in=D_IN, d_sae=D_SAE,
     sums=LaneSums(error_tokens=50, x_sq_sum=210.0, err_sq_sum=12.5, x_dot_xhat=198.0, xhat_sq_sum=190.0, l0_sum=90.0,
                   norm_sum=101.0),
-    strata={"short": 1, "block1": 1},
+    strata={"short": 1, "block1": 1}, segments={"cards": 2, "loans": 1},
 )  # fmt: skip
 _FEATURES = {
     "feature_ids": np.array([1, 6], np.int32),

@@ -81,11 +81,12 @@ SNAPSHOT_HEADERS = {
     "ce_hookname": "hook_name",
     "ce_requestid": "request_id, equal to the record key",
     "ce_groupkey": "the same for requests that hang together, of one session or customer; default: of none",
+    "ce_segment": "the part of the traffic that it belongs to, by a name that alerts show; default: it names none",
     "ce_chunk": "this is chunk k of n, counted from 0",
     "ce_chunks": "n",
     "ce_tokens": "tokens of the whole request, over all its chunks",
 }
-_OPTIONAL_HEADERS = {"ce_id", "ce_source", "ce_time", "ce_tenant", "ce_modelrevision", "ce_groupkey"}
+_OPTIONAL_HEADERS = {"ce_id", "ce_source", "ce_time", "ce_tenant", "ce_modelrevision", "ce_groupkey", "ce_segment"}
 
 
 def all_schemas() -> dict[str, Schema]:

@@ -68,7 +68,7 @@ class Tests:
         strata: by name, the unit first.
         means: of the unit's rate tests, by direction; none of a baseline of before there were such tests.
         season: of the features' rates; None: they are the same at all times.
-        traffic: of lengths and positions; they open no incident.
+        traffic: of lengths, positions and segments; they open no incident.
         thresholds: A in weeks, by group.
         detectable_ratio: [d_sae] float32 smallest rate ratio seen within `drift.sla_requests`, inf where none is.
     """
@@ -148,7 +148,7 @@ def build(baseline: BaselineHeader, arrays: Arrays, settings: DriftSettings) -> 
     up, down = (unit.features[str(kind)] for kind in RATES)
     rate = np.maximum(unit.fired, 0.5) / max(unit.requests, 1)
     ratio = coverage.detectable_ratio(rate, up, down, a_weeks.get("features", np.inf), settings)
-    of_traffic, of_hours = traffic.build(arrays, settings), season.build(arrays, settings)
+    of_traffic, of_hours = traffic.build(baseline, arrays, settings), season.build(arrays, settings)
     return Tests(strata, of_means, of_traffic, of_hours, a_weeks, ratio.astype(np.float32))
 
 
@@ -258,5 +258,5 @@ def update(tests: Tests, evidence: Evidence, window: Window, w: float, at_ms: in
         strata[name] = StratumEvidence(after, moved, 0.0 if n else min(waited, MOST_WEEKS))
     of_means = {kind.direction: means.values(tests.means[kind.direction], of_features[UNIT, str(kind)])
                 for kind in RATES if kind.direction in tests.means}  # fmt: skip
-    moved_traffic = traffic.tick(tests.traffic, evidence.traffic, window.arrays, w)
+    moved_traffic = traffic.tick(tests.traffic, evidence.traffic, window, w)
     return Tick(Evidence(strata, moved_traffic), of_features, of_means, of_scores)

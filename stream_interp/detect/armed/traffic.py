@@ -1,41 +1,46 @@
-"""Has the traffic changed: how long requests are, and where in their context they begin?
+"""Has the traffic changed: how long requests are, where in their context they begin, and which segments they are of?
 
-Per distribution, at cuts where the baseline's quantiles lie, one test each that the share of requests at or beyond the
-cut rises, and one that it falls; and one that requests come beyond all of the baseline, which those cuts do not see
-where many lie in its last bin. The share may be off by `drift.tolerance` as a feature's rate may. Such a change is no
-incident: tests of requests look at their first tokens, whatever their length. It is said beside them, as `traffic_mix`,
-with a budget of its own: at most `drift.false_alarms_per_week` of such notes a week in expectation.
+Of lengths and first positions, at cuts where the baseline's quantiles lie, one test each that the share of requests at
+or beyond the cut rises, and one that it falls; and one that requests come beyond all of the baseline, which those cuts
+do not see where many lie in its last bin. Of segments one each that its share rises and that it falls, and one that
+requests come of others. A share may be off by `drift.tolerance` as a feature's rate may. Such a change is no incident:
+tests of requests look at their first tokens, whatever their length. It is said beside them, as `traffic_mix`, with a
+budget of its own: at most `drift.false_alarms_per_week` of such notes a week in expectation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_interp.detect.armed import mix
 from stream_interp.detect.armed.features import HIGHEST_TESTED
+from stream_interp.detect.armed.mix import LENGTH, SEGMENT, START, Mix
 from stream_interp.detect.health import HALF_LIFE_REQUESTS
 from stream_interp.drift import esr, recovery
 from stream_interp.drift.esr import Floats
 from stream_interp.drift.intervals import DELTA, clopper_pearson
 from stream_interp.records.alert import TrafficShift
 from stream_interp.records.arrays import Arrays
+from stream_interp.records.control import BaselineHeader
 from stream_interp.records.lengths import BINS, EDGES
+from stream_interp.records.window import Window
 from stream_interp.settings import DriftSettings
 
-HISTOGRAMS = {"length_histogram": "length", "start_histogram": "start"}
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 
 
 class Cut(NamedTuple):
-    """The event that a request lies on one side of an edge."""
+    """The event that a request lies in the bins from `start` to `stop` of a distribution, or that it does not."""
 
-    histogram: str
-    bin: int
-    at_least: bool
+    of: str
+    start: int
+    stop: int
+    inside: bool
 
 
 @dataclass(frozen=True)
@@ -43,12 +48,14 @@ class TrafficTests:
     """K tests, each that a cut's share of requests rises.
 
     Attributes:
+        segments: that the baseline knows.
         share: [K] of the baseline.
         p: [K] boundary of the interval null.
         a_weeks: A of each.
     """
 
     cuts: tuple[Cut, ...]
+    segments: tuple[str, ...]
     share: Floats
     p: Floats
     a_weeks: float
@@ -60,7 +67,7 @@ class TrafficEvidence:
 
     Attributes:
         m: [C, K] e-SR components, weeks.
-        recent: [len(HISTOGRAMS), BINS] decayed counts.
+        recent: [len(mix.OF), BINS] decayed counts.
     """
 
     m: Floats
@@ -82,59 +89,74 @@ class TrafficNote:
     tick: NDArray[np.int64]
 
 
-def build(arrays: Arrays, drift: DriftSettings) -> TrafficTests:
+def build(baseline: BaselineHeader, arrays: Arrays, drift: DriftSettings) -> TrafficTests:
     """Of a baseline; one of before it had a distribution is not tested for it."""
-    cuts, beyond = list[Cut](), list[Cut]()
-    for name in HISTOGRAMS:
-        if (total := _total(arrays, name)) > 0:
-            reached = np.searchsorted(np.cumsum(arrays[name]), np.array(QUANTILES) * total, side="right")
-            edges = sorted({int(edge) for edge in reached} - {0})
-            cuts += [Cut(name, edge, at_least) for edge in edges for at_least in (True, False)]
-            beyond += [Cut(name, edge, True) for edge in [int(np.flatnonzero(arrays[name])[-1]) + 1] if edge < BINS]
-    cuts += beyond  # last: a checkpoint of before there were such has evidence of the others
-    n, x = _counts(cuts, arrays)
+    known, segments = mix.of_baseline(baseline, arrays), mix.known_segments(baseline)
+    cuts = [cut for of in (LENGTH, START) for cut in _at_quantiles(of, known[of])]
+    cuts += [cut for of in (LENGTH, START) for cut in _beyond(of, known[of])]
+    cuts += _of_segments(len(segments))  # last, as those before: older checkpoints have evidence of the first ones
+    n, x = _counts(cuts, known)
     share, (_, high) = x / n, clopper_pearson(x, n, DELTA / max(len(cuts), 1))
     armed = np.flatnonzero(high * drift.tolerance < HIGHEST_TESTED)
     own = tuple(cuts[k] for k in armed)
-    return TrafficTests(own, share[armed], high[armed] * drift.tolerance, len(own) / drift.false_alarms_per_week)
+    a_weeks = len(own) / drift.false_alarms_per_week
+    return TrafficTests(own, segments, share[armed], high[armed] * drift.tolerance, a_weeks)
 
 
-def _total(arrays: Arrays, name: str) -> int:
-    return int(arrays[name].sum()) if name in arrays else 0
+def _at_quantiles(of: str, requests: NDArray[np.int64]) -> list[Cut]:
+    if not (total := requests.sum()):
+        return []
+    reached = np.searchsorted(np.cumsum(requests), np.array(QUANTILES) * total, side="right")
+    edges = sorted({int(edge) for edge in reached} - {0})
+    return [Cut(of, edge, BINS, inside) for edge in edges for inside in (True, False)]
+
+
+def _beyond(of: str, requests: NDArray[np.int64]) -> list[Cut]:
+    edges = [int(bins[-1]) + 1 for bins in [np.flatnonzero(requests)] if len(bins)]
+    return [Cut(of, edge, BINS, True) for edge in edges if edge < BINS]
+
+
+def _of_segments(n: int) -> list[Cut]:
+    """n segments, the requests of none, and those of others, which are tested for coming only."""
+    if not n:
+        return []
+    each = [Cut(SEGMENT, k, k + 1, inside) for k in range(n + 1) for inside in (True, False)]
+    return [*each, Cut(SEGMENT, n + 1, n + 2, True)]
 
 
 def initial(tests: TrafficTests) -> TrafficEvidence:
     """Of tests that have seen nothing."""
-    return TrafficEvidence(np.zeros((len(esr.ODDS_RATIOS), len(tests.cuts))), np.zeros((len(HISTOGRAMS), BINS)))
+    return TrafficEvidence(np.zeros((len(esr.ODDS_RATIOS), len(tests.cuts))), np.zeros((len(mix.OF), BINS)))
 
 
-def tick(tests: TrafficTests, before: TrafficEvidence, arrays: Arrays, w: float) -> TrafficEvidence:
+def tick(tests: TrafficTests, before: TrafficEvidence, window: Window, w: float) -> TrafficEvidence:
     """One window of w weeks; without a request it loses the time."""
-    n, x = _counts(tests.cuts, arrays)
+    now = mix.of_window(window, tests.segments)
+    n, x = _counts(tests.cuts, now)
     m = np.pad(before.m, ((0, 0), (0, len(n) - before.m.shape[1])))  # of a checkpoint of before the last cuts
     m = esr.update(m, w if n.any() else 0.0, n, tests.p, "up", np.arange(len(n)), x)
-    requests = max(_total(arrays, name) for name in HISTOGRAMS)
-    kept = 0.5 ** (requests / HALF_LIFE_REQUESTS)
-    new = np.stack([arrays.get(name, np.zeros(BINS)) for name in HISTOGRAMS])
-    return TrafficEvidence(m, kept * before.recent + new)
+    new = np.stack([now[of] for of in mix.OF])
+    kept = 0.5 ** (new.sum(axis=1).max() / HALF_LIFE_REQUESTS)
+    recent = np.pad(before.recent, ((0, len(mix.OF) - len(before.recent)), (0, 0)))  # of before there were segments
+    return TrafficEvidence(m, kept * recent + new)
 
 
-def _counts(cuts: Sequence[Cut], arrays: Arrays) -> tuple[Floats, Floats]:
+def _counts(cuts: Sequence[Cut], of: Mix) -> tuple[Floats, Floats]:
     """n requests and Σx of each cut [K]; 0 of a distribution that there is not."""
-    below = {name: np.cumsum(arrays.get(name, np.zeros(BINS)), dtype=np.float64) for name in HISTOGRAMS}
-    n = np.array([below[cut.histogram][-1] for cut in cuts])
-    under = np.array([below[cut.histogram][cut.bin - 1] for cut in cuts])  # no cut lies at the first bin
-    return n, np.where([cut.at_least for cut in cuts], n - under, under)
+    below = {name: np.concatenate([[0.0], np.cumsum(requests)]) for name, requests in of.items()}
+    n = np.array([below[cut.of][-1] for cut in cuts])
+    inside = np.array([below[cut.of][cut.stop] - below[cut.of][cut.start] for cut in cuts])
+    return n, np.where([cut.inside for cut in cuts], inside, n - inside)
 
 
 def noted(
-    tests: TrafficTests, evidence: TrafficEvidence, note: TrafficNote | None, arrays: Arrays
+    tests: TrafficTests, evidence: TrafficEvidence, note: TrafficNote | None, window: Window
 ) -> TrafficNote | None:
     """The note after a window: None while nothing crossed, and once all that crossed has recovered."""
     crossed = np.flatnonzero(esr.value(evidence.m) >= tests.a_weeks)
     if note is None and not len(crossed):
         return None
-    n, x = _counts(tests.cuts, arrays)
+    n, x = _counts(tests.cuts, mix.of_window(window, tests.segments))
     held = note or TrafficNote(np.zeros(0, np.int64), np.zeros((len(recovery.ODDS_RATIOS), 0)), np.zeros(0, np.int64))
     e = recovery.update(held.e, held.tick + 1, tests.p[held.crossed], "up", n[held.crossed], x[held.crossed])
     if note is not None and float(esr.value(e).min(initial=np.inf)) >= recovery.RECOVERED:
@@ -148,28 +170,42 @@ def noted(
 
 
 def shifts(tests: TrafficTests, evidence: TrafficEvidence, note: TrafficNote | None) -> list[TrafficShift]:
-    """What a note is about, in shares of requests."""
+    """What a note is about, in shares of requests; of a segment always its own."""
+    recent = dict(zip(mix.OF, evidence.recent, strict=False))
     found = []
     for k in note.crossed if note else ():
-        cut = tests.cuts[k]
-        row = evidence.recent[list(HISTOGRAMS).index(cut.histogram)]
-        side = row[cut.bin :] if cut.at_least else row[: cut.bin]
-        found.append(
-            TrafficShift(
-                of="length" if cut.histogram == "length_histogram" else "start", tokens=int(EDGES[cut.bin]),
-                side="at_least" if cut.at_least else "below", share_baseline=float(tests.share[k]),
-                share_now=float(side.sum() / row.sum()) if row.sum() else None,
-            )
-        )  # fmt: skip
+        cut, share = tests.cuts[k], float(tests.share[k])
+        row = recent[cut.of]
+        inside, total = float(row[cut.start : cut.stop].sum()), float(row.sum())
+        now = (inside if cut.inside else total - inside) / total if total else None
+        if cut.of == SEGMENT:
+            found.append(_of_segment(tests.segments, cut, share, now))
+        else:
+            found.append(
+                TrafficShift(
+                    of="length" if cut.of == LENGTH else "start", tokens=int(EDGES[cut.start]),
+                    side="at_least" if cut.inside else "below", share_baseline=share, share_now=now,
+                )
+            )  # fmt: skip
     return found
 
 
-def moved(arrays: Arrays, evidence: TrafficEvidence) -> dict[str, float]:
-    """Of lengths and starts, the share of requests that has moved, at least: the distance of Kolmogorov and Smirnov
-    between recent requests and the baseline; 0 where one of the two has none."""
-    shares = {}
-    for recent, (name, of) in zip(evidence.recent, HISTOGRAMS.items(), strict=True):
-        known = _total(arrays, name) > 0 and recent.sum() > 0
-        apart = np.cumsum(recent) / recent.sum() - np.cumsum(arrays[name]) / _total(arrays, name) if known else 0.0
-        shares[of] = float(np.abs(apart).max())
+def _of_segment(segments: Sequence[str], cut: Cut, share: float, now: float | None) -> TrafficShift:
+    if not cut.inside:
+        share, now = 1 - share, None if now is None else 1 - now
+    if cut.start < len(segments):
+        name = segments[cut.start]
+        return TrafficShift(of="segment", side="of", segment=name, share_baseline=share, share_now=now)
+    side: Literal["of_none", "of_others"] = "of_none" if cut.start == len(segments) else "of_others"
+    return TrafficShift(of="segment", side=side, share_baseline=share, share_now=now)
+
+
+def moved(known: Mix, evidence: TrafficEvidence) -> dict[str, float]:
+    """Of each distribution the share of requests that has moved, at least, between those of the baseline, `known`, and
+    recent ones: by Kolmogorov and Smirnov's distance, of segments by that of total variation; 0 where one has none."""
+    shares = dict.fromkeys(mix.OF, 0.0)
+    for of, recent in zip(mix.OF, evidence.recent, strict=False):
+        if (total := known[of].sum()) and (now := recent.sum()):
+            apart = recent / now - known[of] / total
+            shares[of] = float(np.abs(apart).sum() / 2 if of == SEGMENT else np.abs(np.cumsum(apart)).max())
     return shares
