@@ -27,6 +27,7 @@ from stream_interp.records.alert import Group, Position
 from stream_interp.records.window import SCORES, UNIT, Window, stratum_of, widened
 
 CRITICAL_FACTOR = 20.0  # one test at 20·A makes an incident critical
+_EVIDENCE_OF: dict[Group, Group] = {"means": "features"}  # means of it: the two together are no second witness
 _LEAST = 1e-300  # weeks; of a statistic of 0 there is no log
 
 
@@ -89,7 +90,8 @@ def opened_or_joined(
     groups: tuple[Group, ...] = tuple(sorted({*base.groups, *found.groups}))
     later = {k for rows in found.scores.values() for k in rows} - base.score_rows if incident else set()
     health_later = any(SCORE_TESTS[k].group == "health" for k in later)  # the incident was open when health crossed
-    critical = len(groups) >= 2 or found.largest_over_a >= CRITICAL_FACTOR or health_later
+    witnesses = {_EVIDENCE_OF.get(group, group) for group in groups}
+    critical = len(witnesses) >= 2 or found.largest_over_a >= CRITICAL_FACTOR or health_later
     return replace(
         base,
         severity="critical" if critical else base.severity,

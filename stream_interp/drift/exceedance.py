@@ -72,10 +72,15 @@ class Exceedance:
 
 
 def build(
-    scores: NDArray[np.float32], tests: list[tuple[int, int]], alpha: float, weights: tuple[int, ...] = TOP_HEAVY
+    scores: NDArray[np.float32],
+    tests: list[tuple[int, int]],
+    alpha: float,
+    weights: tuple[int, ...] = TOP_HEAVY,
+    deff: float = 1.0,
 ) -> Exceedance:
     """Tests from calibration scores [n, S]; `tests` lists (column, sign); alpha for the bounds of all of them together.
 
+    `deff` of the n requests count as one.
     NaN (a score that is not available) is left out, infinite scores are not: live ones would exceed, too.
     """
     thresholds = np.full((len(tests), len(RANKS)), np.inf)
@@ -84,7 +89,8 @@ def build(
         known = scores[:, column][~np.isnan(scores[:, column])].astype(np.float64)
         descending = np.sort(known * sign)[::-1]
         for j, (k, weight) in enumerate(zip(RANKS, weights, strict=True)):
-            bound = exceedance_bound(k, len(descending), alpha * weight / (len(tests) * sum(weights)))
+            share = alpha * weight / (len(tests) * sum(weights))
+            bound = exceedance_bound(k / deff, len(descending) / deff, share)
             if bound < MAX_NULL_RATE:
                 threshold = float(descending[k])
                 thresholds[i, j], rates[i, j] = threshold + TIE * abs(threshold), bound

@@ -69,10 +69,10 @@ def vouched_ratio(one: tuple[Floats, Floats], other: tuple[Floats, Floats]) -> F
     return ratio
 
 
-def exceedance_bound(k: int, n: int, alpha: float) -> float:
+def exceedance_bound(k: float, n: float, alpha: float) -> float:
     """Upper 1 − alpha bound on P(new score > the (k+1)-th largest of n calibration scores).
 
     For a continuous score that probability is Beta(k + 1, n − k) over the draw of the calibration set; ties only
-    make it smaller.
+    make it smaller. Of dependent requests both numbers may be divided by the design effect.
     """
     return float(betaincinv(k + 1, n - k, 1 - alpha)) if k < n else 1.0

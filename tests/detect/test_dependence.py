@@ -64,6 +64,11 @@ def test_requests_that_come_in_phases_are_marked_and_their_intervals_are_wider()
         outwards = wide.p[both] > narrow.p[both] if kind.direction == "up" else wide.p[both] < narrow.p[both]
         assert both.any()
         assert outwards.all()
+    wide_scores, narrow_scores = (of.unit.scores for of in (known, naive))
+    usable = wide_scores.usable
+    assert usable.any()
+    assert (wide_scores.null_rates[usable] > narrow_scores.null_rates[usable]).all()
+    np.testing.assert_array_equal(wide_scores.thresholds[usable], narrow_scores.thresholds[usable])
 
 
 @pytest.mark.parametrize("alike", [False, True])

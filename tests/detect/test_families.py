@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,9 +11,11 @@ from stream_interp.detect import armed
 from stream_interp.detect.armed import means
 from stream_interp.detect.armed.features import KINDS, Kind, Seen, seen_in
 from stream_interp.detect.crossings import Of, _declared, crossings, named_features
+from stream_interp.detect.incident import opened_or_joined
 from stream_interp.drift import budget
 from stream_interp.drift.ebh import e_d_bh
 from stream_interp.drift.esr import Floats
+from stream_interp.records.alert import Position
 from stream_interp.records.control import BaselineHeader
 from stream_interp.records.window import SCORES, CutRef, LaneSums, Window, WindowHeader
 from stream_interp.settings import DriftSettings
@@ -121,6 +125,22 @@ def test_a_weak_shift_of_features_that_move_together_shows_in_the_means_first_an
         named = named_features(f, TESTS)[Of("unit", "rate up")]
         assert len(named)
         assert np.mean(named >= 60) > 0.8
+
+
+@pytest.mark.parametrize(("beside", "severity"), [({}, "warning"), ({"magnitude up": 2.0}, "critical")])
+def test_features_and_means_of_them_are_one_group_of_evidence(beside: dict[str, float], severity: str) -> None:
+    """Both just over A; together with strength, which is other evidence, they are two."""
+    made = window(np.random.default_rng(7), RATE, STRENGTH)
+    tick = armed.update(TESTS, armed.no_evidence(TESTS), made, 1e-3, None)
+    values = {of: np.zeros(len(RATE)) for of in tick.features}
+    for kind, over_a in {"rate up": 2.0, **beside}.items():
+        values["unit", kind][100] = over_a * TESTS.a_weeks(TESTS.unit.features[kind].kind.group)
+    of_means = np.full(len(TESTS.means["up"]), 2 * TESTS.a_weeks("means"))
+    found = crossings(TESTS, replace(tick, features=values, means={"up": of_means}))
+    assert found.groups == {"features", "means", *(["magnitude"] if beside else [])}
+    incident = opened_or_joined(None, found, TESTS, 10, 0, made, Position(partition=0, offset=7), 1)
+    assert incident is not None
+    assert incident.severity == severity
 
 
 def test_a_mean_is_the_mean_of_its_members() -> None:

@@ -169,7 +169,7 @@ def stratum_tests(n: int, arrays: Arrays, delta: float, settings: DriftSettings,
     kinds, of_scores = RATES if mag is None else KINDS, scores.allotment(calibration.shape[1]).of_scores
     alpha = delta * (1 - of_scores) / max(len(kinds) * len(fired), 1)
     of_kinds = {str(kind): features.build(kind, n, fired, mag, alpha, settings, deff) for kind in kinds}
-    tests = scores.build(calibration, delta * of_scores, with_sae=len(fired) > 0)
+    tests = scores.build(calibration, delta * of_scores, len(fired) > 0, deff)
     return StratumTests(n, fired, mag, of_kinds, tests, scores.medians(calibration))
 
 

@@ -86,15 +86,15 @@ class ScorePeaks(NamedTuple):
     first_over: NDArray[np.int64]  # [K] request inside the window, from 1, at which A was first reached; 0 = never
 
 
-def build(scores: NDArray[np.float32], alpha: float, with_sae: bool) -> Exceedance:
-    """Tests from calibration scores [n, S]; alpha for the bounds of all thresholds together."""
+def build(scores: NDArray[np.float32], alpha: float, with_sae: bool, deff: float = 1.0) -> Exceedance:
+    """Tests from calibration scores [n, S], of which `deff` count as one; alpha for all bounds together."""
     names = SCORES[: scores.shape[1]]
     tests = [test for test in SCORE_TESTS if test.score in names]
     columns = [(names.index(t.score), 1 if t.direction == "up" else -1) for t in tests]
     if not with_sae:
         scores = scores.copy()
         scores[:, [name in NEED_SAE for name in names]] = np.nan
-    return exceedance.build(scores, columns, alpha, allotment(len(names)).weights)
+    return exceedance.build(scores, columns, alpha, allotment(len(names)).weights, deff)
 
 
 def signed(scores: NDArray[np.float32]) -> NDArray[np.float32]:
