@@ -111,7 +111,7 @@ class SnapshotProducer:
         except Exception as error:
             self.drop("encode_error", repr(error))
             return False
-        belongs = {"group_keys": [str(group_key)], "segments": [str(segment)]}
+        belongs = {"group_keys": [group_key], "segments": [segment]}
         return self.send_batch(hook_name, [str(request_id)], batch, **belongs, timeout_s=timeout_s)
 
     def send_batch(
@@ -136,8 +136,7 @@ class SnapshotProducer:
         """
         try:
             cost = sum(nbytes(array) for array in arrays.values()) + len(request_ids) * REQUEST_OVERHEAD_BYTES
-            none = [""] * len(request_ids)
-            keys, names = (none if given is None else list(given) for given in (group_keys, segments))
+            keys, names = (_texts(given, len(request_ids)) for given in (group_keys, segments))
             if not len(request_ids) == len(keys) == len(names):
                 raise ValueError(f"{len(request_ids)} requests, {len(keys)} group keys, {len(names)} segments")
             parcel = Parcel(hook_name, list(request_ids), keys, names, int(self._clock() * 1000), cost)
@@ -201,3 +200,8 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _texts(given: Sequence[str] | None, n: int) -> list[str]:
+    """[n]; None is as empty as for `instrument`, not a name."""
+    return [""] * n if given is None else ["" if name is None else str(name) for name in given]

@@ -100,9 +100,7 @@ class Status(Struct, frozen=True, kw_only=True):
     health: Health = Health()
     baseline: BaselineCard | None = None
     incident: IncidentCard | None = None
-    traffic: list[TrafficShift] = field(
-        default_factory=list
-    )  # how requests differ from the baseline's; empty: they do not
+    traffic: list[TrafficShift] = field(default_factory=list)  # how requests differ from the baseline's
     creep: BaselineCreep | None = None  # how the latest baseline differs from the lane's anchor; None: it does not
     second_opinions: dict[str, int] = field(default_factory=dict)  # drifts river's detectors saw; they open nothing
     lag_age_s: float | None = None  # age of the oldest window not yet read

@@ -215,6 +215,9 @@ def decode_window(data: bytes) -> Window:
     for name in ("length_histogram", "start_histogram"):
         if name in arrays and arrays[name].shape != (BINS,):
             raise IntegrityError(f"a window with a {name} of shape {list(arrays[name].shape)}; expected [{BINS}]")
+    of_segments, of_lengths = sum(header.segments.values()), arrays.get("length_histogram", np.zeros(BINS)).sum()
+    if of_segments > of_lengths:  # they would stay, and no baseline could be made of them
+        raise IntegrityError(f"a window of {of_lengths} requests, {of_segments} by their segments; expected no more")
     for stratum, requests in {UNIT: header.requests, **header.strata}.items():
         scored = len(arrays.get(named(stratum, "request_scores"), ()))
         if scored != requests:

@@ -208,6 +208,14 @@ def test_segments_of_a_batch_are_one_for_each_request():
     assert "segment is '*'; expected ≤ 64 printable characters, and not *" in producer.counts.last_error
 
 
+def test_none_is_no_group_and_no_segment():
+    transport = FakeTransport()
+    with make(transport) as producer:
+        producer.send("h", "a", ACTS, group_key=None, segment=None)
+        producer.send_batch("h", ["b", "c"], {"acts": np.stack([ACTS, ACTS])}, group_keys=[None, 7], segments=[None, 3])
+    assert [(got.group_key, got.segment) for got in transport.snapshots()] == [("", ""), ("", ""), ("7", "3")]
+
+
 def test_after_close_everything_is_dropped():
     producer = make(FakeTransport())
     producer.close()

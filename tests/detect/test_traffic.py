@@ -205,9 +205,13 @@ def of_segments(drawn: np.ndarray) -> Window:
     return of({"length_histogram": histogram(np.ones(len(drawn), int))}, counted(drawn.tolist()))
 
 
-def segments_noted(shares: dict[str, float], seed: int, requests: int = 960) -> list[str]:
+def segments_noted(
+    shares: dict[str, float], seed: int, requests: int = 960, learnt: dict[str, int] | None = None
+) -> list[str]:
     """What the note says when it comes, each in words; empty where none comes."""
-    tests = traffic.build(baseline(segments=LEARNT), {"length_histogram": histogram(np.ones(1_000, int))}, DRIFT)
+    learnt = learnt or LEARNT
+    n = max(sum(learnt.values()), 1_000)
+    tests = traffic.build(baseline(segments=learnt), {"length_histogram": histogram(np.ones(n, int))}, DRIFT)
     rng, evidence = np.random.default_rng(seed), traffic.initial(tests)
     for _ in range(requests // 32):
         window = of_segments(rng.choice(list(shares), 32, p=list(shares.values())))
@@ -232,6 +236,28 @@ def test_another_mix_of_segments_is_noted(shares: dict[str, float], says: str) -
     told = [segments_noted(shares, seed) for seed in range(20)]
     assert sum(says in words for words in told) >= 12  # the others say its counterpart: what one loses another has
     assert sum(bool(words) for words in told) == 20
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("learnt", [{"cards": 500, "loans": 400, "web": 100}, {f"s{k}": 1_000 for k in range(10)}])
+def test_a_segment_that_leaves_is_noted_though_no_other_grows_by_the_tolerance(learnt: dict[str, int]) -> None:
+    *left, gone = learnt
+    shares = {name: learnt[name] / (sum(learnt.values()) - learnt[gone]) for name in left}
+    for seed in range(20):
+        assert segments_noted(shares, seed, learnt=learnt) == [f"requests of segment {gone}: 10.0% in the baseline"]
+
+
+@pytest.mark.statistical
+def test_rare_segments_that_the_baseline_has_not_seen_yet_are_not_noted() -> None:
+    """One request in 40 is of one of 500 segments; the baselines have seen some of them."""
+    names = [f"s{k}" for k in range(530)]
+    p = np.repeat([0.975 / 30, 0.025 / 500], [30, 500])
+    noted = []
+    for seed in range(10):
+        learnt = counted(np.random.default_rng(seed + 100).choice(names, 1_000, p=p).tolist())
+        assert MANY not in learnt
+        noted.append(segments_noted(dict(zip(names, p, strict=True)), seed, 30_000, learnt))
+    assert not any(noted)
 
 
 @pytest.mark.statistical

@@ -144,7 +144,9 @@ def test_a_histogram_of_another_shape_is_refused_or_numpy_would_spread_it(name: 
         decode_window(pack(s.WINDOW.header, {**s.WINDOW.arrays, name: np.ones(1, np.int64)}))
 
 
-@pytest.mark.parametrize("segments", [{"cards": -1}, {"": 2}, {"x" * 65: 1}, {f"s{k}": 1 for k in range(65)}])
+@pytest.mark.parametrize(
+    "segments", [{"cards": -1}, {"": 2}, {"x" * 65: 1}, {f"s{k}": 1 for k in range(65)}, {"cards": 3, "loans": 2**70}]
+)
 def test_segments_that_no_requests_can_have_are_refused(segments: dict[str, int]):
     with pytest.raises(IntegrityError, match="segments"):
         decode_window(pack(msgspec.structs.replace(s.WINDOW.header, segments=segments), s.WINDOW.arrays))

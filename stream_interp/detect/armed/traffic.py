@@ -3,9 +3,11 @@
 Of lengths and first positions, at cuts where the baseline's quantiles lie, one test each that the share of requests at
 or beyond the cut rises, and one that it falls; and one that requests come beyond all of the baseline, which those cuts
 do not see where many lie in its last bin. Of segments one each that its share rises and that it falls, and one that
-requests come of others. A share may be off by `drift.tolerance` as a feature's rate may. Such a change is no incident:
-tests of requests look at their first tokens, whatever their length. It is said beside them, as `traffic_mix`, with a
-budget of its own: at most `drift.false_alarms_per_week` of such notes a week in expectation.
+requests come of others. The baseline has none of these, for what it has is known; how many there may be is told by its
+segments of one request each, of which about as many are yet to come (Good: Biometrika 40 (1953)). A share may be off by
+`drift.tolerance` as a feature's rate may. Such a change is no incident: tests of requests look at their first tokens,
+whatever their length. It is said beside them, as `traffic_mix`, with a budget of its own: at most
+`drift.false_alarms_per_week` of such notes a week in expectation.
 """
 
 from __future__ import annotations
@@ -96,11 +98,15 @@ def build(baseline: BaselineHeader, arrays: Arrays, drift: DriftSettings) -> Tra
     cuts += [cut for of in (LENGTH, START) for cut in _beyond(of, known[of])]
     cuts += _of_segments(len(segments))  # last, as those before: older checkpoints have evidence of the first ones
     n, x = _counts(cuts, known)
-    share, (_, high) = x / n, clopper_pearson(x, n, DELTA / max(len(cuts), 1))
-    armed = np.flatnonzero(high * drift.tolerance < HIGHEST_TESTED)
+    rare = np.array([cut == _others(len(segments)) for cut in cuts]) * list(baseline.segments.values()).count(1)
+    share, (_, high) = x / n, clopper_pearson(x + rare, n, DELTA / max(len(cuts), 1))
+    p, most = high * drift.tolerance, np.full(len(cuts), HIGHEST_TESTED)
+    falls = [k for k, cut in enumerate(cuts) if cut.of == SEGMENT and not cut.inside]
+    p[falls] = np.minimum(p[falls], 1 - (1 - high[falls]) / drift.tolerance)  # the segment's share by that ratio, too
+    most[falls] = 1 - 1 / drift.sla_requests  # rarer ones would take too long to tell
+    armed = np.flatnonzero(p < most)
     own = tuple(cuts[k] for k in armed)
-    a_weeks = len(own) / drift.false_alarms_per_week
-    return TrafficTests(own, segments, share[armed], high[armed] * drift.tolerance, a_weeks)
+    return TrafficTests(own, segments, share[armed], p[armed], len(own) / drift.false_alarms_per_week)
 
 
 def _at_quantiles(of: str, requests: NDArray[np.int64]) -> list[Cut]:
@@ -121,7 +127,11 @@ def _of_segments(n: int) -> list[Cut]:
     if not n:
         return []
     each = [Cut(SEGMENT, k, k + 1, inside) for k in range(n + 1) for inside in (True, False)]
-    return [*each, Cut(SEGMENT, n + 1, n + 2, True)]
+    return [*each, _others(n)]
+
+
+def _others(n: int) -> Cut:
+    return Cut(SEGMENT, n + 1, n + 2, True)
 
 
 def initial(tests: TrafficTests) -> TrafficEvidence:
