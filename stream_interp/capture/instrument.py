@@ -168,7 +168,8 @@ class _Capture:
         n_given = len(forward.ids) if forward.ids is not None else None
         arrays = batch_arrays(output.detach(), n_given, forward.mask)
         ids = forward.ids_of(len(arrays["acts"]))
-        self._producer.send_batch(name, ids, arrays, **forward.belongs)
+        named = {what: names for what, names in forward.belongs.items() if names is not None}
+        self._producer.send_batch(name, ids, arrays, **named)
 
     def _mask(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor | None:
         mask = kwargs.get("attention_mask")

@@ -59,7 +59,7 @@ def request_records(parcel: Parcel, arrays: HostArrays, row: int, origin: Origin
     if parcel.group_keys[row]:
         check_name("group_key", parcel.group_keys[row])
     if not is_segment(segment := parcel.segments[row]):
-        raise UsageError(f"segment is {segment[:SHOWN_CHARS]!r}; expected {SEGMENT_EXPECTED}")
+        raise UsageError(f"segment of {len(segment)} characters; expected {SEGMENT_EXPECTED}")
     rows = {name: array[row] for name, array in arrays.items()}
     if "keep" in rows:
         rows = _without_padding(rows)

@@ -19,7 +19,6 @@ from stream_interp.errors import UsageError
 from stream_interp.records.arrays import Arrays
 from stream_interp.records.control import BaselineHeader, Sight, Versioned, read_baseline
 from stream_interp.records.envelope import rfc3339
-from stream_interp.records.segments import MANY, MOST
 
 
 def show(
@@ -81,11 +80,14 @@ def _requests(header: BaselineHeader) -> str:
     )
 
 
+LISTED = 8  # segments
+
+
 def _segments(requests: dict[str, int]) -> str | None:
-    """None where no request names one."""
-    if MANY in requests:
-        return f"not tested: more than {MOST} names"
-    return ", ".join(f"{cut(name)} {n:,}" for name, n in requests.items()) or None
+    """The largest first; None where no request names one."""
+    largest = sorted(requests.items(), key=lambda item: -item[1])
+    named = ", ".join(f'"{cut(name)}" {n:,}' for name, n in largest[:LISTED])
+    return f"{named} and {len(largest) - LISTED} more" if len(largest) > LISTED else named or None
 
 
 def _windows(header: BaselineHeader) -> str | None:

@@ -186,7 +186,8 @@ def _traffic_mix(state: LaneState, incident: Incident) -> CauseEvidence:
     if not told:
         text = "Lengths, first positions and segments are not known to differ."
         return _said("traffic_mix", False, text, over_threshold=over_a)
-    moved = traffic.moved(mix.of_baseline(state.baseline.header, state.baseline.arrays), evidence)
+    known = mix.of_baseline(state.baseline.header, state.baseline.arrays)
+    moved = traffic.moved(tests, known, evidence, state.traffic_note)
     differs = {shift.of for shift in told}
     mean, p = witness.beyond(incident.witness, state.tests) if incident.witness else (1.0, 0.0)
     text = f"The mix of requests differs: {max(told, key=lambda s: abs((s.share_now or 0) - s.share_baseline))}."

@@ -53,7 +53,7 @@ class Learned:
         first_ms, last_ms, first_offset, last_offset: of the phase's windows; 0 and -1 where a version kept none.
         partitions: of the input, one for each of `scores`; fewer where a version learned that kept none.
         lengths, starts: [BINS] int64, requests by counted tokens and by the position of their first.
-        segments: requests by the segment that they name.
+        segments: requests by the segment that they name; None where a version learned that counted none.
     """
 
     requests: int
@@ -71,7 +71,7 @@ class Learned:
     proposed_dtype: str = ""  # the first proposal among the windows, in log order; empty: none yet
     mag: NDArray[np.float64] | None = None
     starts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
-    segments: dict[str, int] = field(default_factory=dict)
+    segments: dict[str, int] | None = None
     strata: dict[str, LearnedStratum] = field(default_factory=dict)
     hours: Hours = field(default_factory=Hours)
     of_requests: DesignEffect | None = None
@@ -109,7 +109,7 @@ def absorb(learned: Learned | None, window: Window, at_ms: int, offset: int) -> 
         scores=with_scores(before.scores, arrays["request_scores"]),
         mag=None if before.mag is None else added(before.mag, ids, arrays["mag_sum"]),
         starts=before.starts + arrays.get("start_histogram", 0),
-        segments=segments.added(before.segments, header.segments),
+        segments=_segments_after(before.segments, header.segments),
         strata=strata_after(before.strata, window, requests),
         hours=before.hours.after(window, at_ms),
         of_requests=_with_cluster(before.of_requests, ids, arrays["requests_fired"], header.requests),
@@ -131,9 +131,14 @@ def _nothing(window: Window, at_ms: int, offset: int) -> Learned:
         fired=np.zeros(d_sae, np.int64), feature_max=np.zeros(d_sae, np.float32),
         fit_n=0, fit_sum=np.zeros(r), fit_scatter=np.zeros((r, r)),
         sums=health.reset(health.of_window(window)), scores=(), mag=np.zeros(d_sae),
-        of_requests=_no_clusters(window, CLUSTER_REQUESTS), of_tokens=_no_clusters(window, 1),
+        segments={}, of_requests=_no_clusters(window, CLUSTER_REQUESTS), of_tokens=_no_clusters(window, 1),
         first_ms=at_ms, first_offset=offset,
     )  # fmt: skip
+
+
+def _segments_after(before: dict[str, int] | None, more: dict[str, int] | None) -> dict[str, int] | None:
+    """Of some requests alone there would be wrong shares."""
+    return None if before is None or more is None else segments.added(before, more)
 
 
 def _no_clusters(window: Window, at_least: int) -> DesignEffect | None:
@@ -232,7 +237,7 @@ def make_baseline(
         unit_tokens=projector.unit_tokens, stationary_p=p,
         first_closed_at_ms=calibration.first_ms, last_closed_at_ms=calibration.last_ms,
         first_offset=calibration.first_offset, last_offset=calibration.last_offset, code_version=_CODE_VERSION,
-        strata={name: learned.requests for name, learned in strata.items()}, segments=calibration.segments,
+        strata={name: learned.requests for name, learned in strata.items()}, segments=calibration.segments or {},
     )  # fmt: skip
     arrays: Arrays = {
         "requests_fired": calibration.fired,

@@ -92,7 +92,7 @@ class TrafficShift(Struct, frozen=True, kw_only=True):
         which = f"of {limit} tokens" if self.of == "length" else f"whose first token is {limit}"
         if self.of == "segment":
             others = "that name no segment" if self.side == "of_none" else "of segments that the baseline does not know"
-            which = f"of segment {inert(self.segment)}" if self.side == "of" else others
+            which = f'of segment "{inert(self.segment)}"' if self.side == "of" else others
         now = "none came lately" if self.share_now is None else f"{self.share_now:.1%} now"
         return f"requests {which}: {self.share_baseline:.1%} in the baseline, {now}"
 

@@ -125,7 +125,7 @@ class BaselineHeader(Struct, frozen=True, kw_only=True):
     dependent_groups: bool = False  # requests of one group key are dependent, beyond chance
     dependent: bool = False  # they are, or in their order: intervals were widened; alarms may be more than the budget
     strata: dict[str, int] = field(default_factory=dict)  # requests of each stratum that has enough, beside the unit
-    segments: Segments = field(default_factory=dict)  # requests that name one; none tested where it is `*`: too many
+    segments: Segments = field(default_factory=dict)  # requests that name one, as in windows; of `*` the others
 
     @property
     def largest_design_effect(self) -> float | None:

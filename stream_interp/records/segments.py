@@ -1,11 +1,13 @@
 """The part of the traffic that a request belongs to, as its producer names it: a product, a country, an app's version.
 
 A segment is a label of many requests, and alerts show it. Whom a request is about belongs in its group key, which no
-record but the snapshot holds. More than `MOST` names are no segments (ids, say): then all are counted under `MANY`.
+record but the snapshot holds. Of more than `MOST` names (ids, say) those of the lowest hashes keep counts of their own,
+so that it does not matter in which parts and order requests are counted; the others are counted together.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Annotated
@@ -13,7 +15,7 @@ from typing import Annotated
 from msgspec import Meta
 
 MOST = 64
-MANY = "*"  # no request may name it
+MANY = "*"  # all others, where there are too many names; no request may name it
 MAX_CHARS = 64
 
 Segments = Annotated[  # requests by segment, of those that name one; ascending names
@@ -37,6 +39,12 @@ def added(before: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
 
 
 def _bounded(requests: Counter[str]) -> dict[str, int]:
-    if MANY in requests or len(requests) > MOST:
-        return {MANY: requests.total()}
+    if len(requests) > MOST:
+        kept = sorted(requests.keys() - {MANY}, key=_place)[: MOST - 1]
+        rest = requests.total() - sum(requests[name] for name in kept)
+        requests = Counter({name: requests[name] for name in kept} | {MANY: rest})
     return dict(sorted(requests.items()))
+
+
+def _place(name: str) -> bytes:
+    return hashlib.blake2b(name.encode(), digest_size=8, person=b"segment").digest()

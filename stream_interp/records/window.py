@@ -136,7 +136,7 @@ class WindowHeader(Struct, frozen=True, kw_only=True):
     d_sae: int  # 0 where only T0 runs
     sums: LaneSums
     strata: dict[str, int] = field(default_factory=dict)  # calibrated windows: requests by stratum, without the unit
-    segments: Segments = field(default_factory=dict)  # requests that name one, too short ones, too, as length_histogram
+    segments: Segments | None = None  # requests that name one, too short ones, too; None: of before they were counted
 
     @property
     def window_id(self) -> str:
@@ -215,9 +215,9 @@ def decode_window(data: bytes) -> Window:
     for name in ("length_histogram", "start_histogram"):
         if name in arrays and arrays[name].shape != (BINS,):
             raise IntegrityError(f"a window with a {name} of shape {list(arrays[name].shape)}; expected [{BINS}]")
-    of_segments, of_lengths = sum(header.segments.values()), arrays.get("length_histogram", np.zeros(BINS)).sum()
-    if of_segments > of_lengths:  # they would stay, and no baseline could be made of them
-        raise IntegrityError(f"a window of {of_lengths} requests, {of_segments} by their segments; expected no more")
+    named_one, counted = sum((header.segments or {}).values()), arrays.get("length_histogram", np.zeros(BINS)).sum()
+    if named_one > counted:  # they would stay, and no baseline could be made of them
+        raise IntegrityError(f"a window of {counted} requests, {named_one} by their segments; expected no more")
     for stratum, requests in {UNIT: header.requests, **header.strata}.items():
         scored = len(arrays.get(named(stratum, "request_scores"), ()))
         if scored != requests:

@@ -205,7 +205,7 @@ def test_segments_of_a_batch_are_one_for_each_request():
     assert [got.segment for got in transport.snapshots()] == ["cards", ""]
     assert "ce_segment" not in dict(transport.records[1].headers)
     assert producer.counts.dropped == {"encode_error": 2}
-    assert "segment is '*'; expected ≤ 64 printable characters, and not *" in producer.counts.last_error
+    assert "segment of 1 characters; expected ≤ 64 printable characters, and not *" in producer.counts.last_error
 
 
 def test_none_is_no_group_and_no_segment():

@@ -1,7 +1,7 @@
 """How requests are distributed: over lengths, over the positions of their first token, and over segments.
 
 All three are counts by bin [BINS]. Bins of segments are those of the baseline, in the order of their names, then the
-requests that name no segment, then those of a segment that the baseline does not know.
+requests that name no segment, then those of a segment that the baseline does not know, or not by name.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ Mix = dict[str, NDArray[np.int64]]  # by OF
 
 
 def known_segments(baseline: BaselineHeader) -> tuple[str, ...]:
-    """Those that there are tests of: none where requests name none, or too many."""
-    return () if MANY in baseline.segments else tuple(sorted(baseline.segments))
+    """Those that there are tests of."""
+    return tuple(sorted(baseline.segments.keys() - {MANY}))
 
 
 def of_baseline(baseline: BaselineHeader, arrays: Arrays) -> Mix:
@@ -39,11 +39,11 @@ def of_window(window: Window, known: Sequence[str]) -> Mix:
     return _mix(window.arrays, window.header.segments, known)
 
 
-def _mix(arrays: Arrays, segments: Mapping[str, int], known: Sequence[str]) -> Mix:
+def _mix(arrays: Arrays, segments: Mapping[str, int] | None, known: Sequence[str]) -> Mix:
     """Zeros for what is not known: of before it was counted."""
     none = np.zeros(BINS, np.int64)
     mix = {of: arrays.get(name, none) for of, name in HISTOGRAMS.items()}
-    if not known:
+    if not known or segments is None:
         return {**mix, SEGMENT: none}
     own = [segments.get(name, 0) for name in known]
     named = sum(segments.values())

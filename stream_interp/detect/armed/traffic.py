@@ -98,8 +98,8 @@ def build(baseline: BaselineHeader, arrays: Arrays, drift: DriftSettings) -> Tra
     cuts += [cut for of in (LENGTH, START) for cut in _beyond(of, known[of])]
     cuts += _of_segments(len(segments))  # last, as those before: older checkpoints have evidence of the first ones
     n, x = _counts(cuts, known)
-    rare = np.array([cut == _others(len(segments)) for cut in cuts]) * list(baseline.segments.values()).count(1)
-    share, (_, high) = x / n, clopper_pearson(x + rare, n, DELTA / max(len(cuts), 1))
+    once = np.array([cut == _others(len(segments)) for cut in cuts]) * list(baseline.segments.values()).count(1)
+    share, (_, high) = x / np.maximum(n, 1), clopper_pearson(x + once, n, DELTA / max(len(cuts), 1))
     p, most = high * drift.tolerance, np.full(len(cuts), HIGHEST_TESTED)
     falls = [k for k, cut in enumerate(cuts) if cut.of == SEGMENT and not cut.inside]
     p[falls] = np.minimum(p[falls], 1 - (1 - high[falls]) / drift.tolerance)  # the segment's share by that ratio, too
@@ -210,12 +210,18 @@ def _of_segment(segments: Sequence[str], cut: Cut, share: float, now: float | No
     return TrafficShift(of="segment", side=side, share_baseline=share, share_now=now)
 
 
-def moved(known: Mix, evidence: TrafficEvidence) -> dict[str, float]:
+def moved(tests: TrafficTests, known: Mix, evidence: TrafficEvidence, note: TrafficNote | None) -> dict[str, float]:
     """Of each distribution the share of requests that has moved, at least, between those of the baseline, `known`, and
-    recent ones: by Kolmogorov and Smirnov's distance, of segments by that of total variation; 0 where one has none."""
+    recent ones: by Kolmogorov and Smirnov's distance, of segments by what those told of have gained or lost together;
+    0 where one has none."""
+    told = [tests.cuts[k].start for k in note.crossed if tests.cuts[k].of == SEGMENT] if note else []
     shares = dict.fromkeys(mix.OF, 0.0)
     for of, recent in zip(mix.OF, evidence.recent, strict=False):
         if (total := known[of].sum()) and (now := recent.sum()):
             apart = recent / now - known[of] / total
-            shares[of] = float(np.abs(apart).sum() / 2 if of == SEGMENT else np.abs(np.cumsum(apart)).max())
+            if of == SEGMENT:
+                apart = apart[sorted(set(told))]
+                shares[of] = float(max(apart.clip(0).sum(), -apart.clip(None, 0).sum()))
+            else:
+                shares[of] = float(np.abs(np.cumsum(apart)).max())
     return shares
