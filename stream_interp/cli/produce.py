@@ -43,7 +43,7 @@ def produce(
             "--from",
             metavar="FILE",
             help="safetensors: acts (tokens × width), doc_id or request_id per token; optional position, special_mask, "
-            "group_id (of requests that hang together).",
+            "group_id (of requests that hang together), segment_id (a part of the traffic).",
         ),
     ],
     model_id: Annotated[str, typer.Option("--model-id", help="Name of the model.")],

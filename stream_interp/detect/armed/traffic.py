@@ -99,14 +99,23 @@ def build(baseline: BaselineHeader, arrays: Arrays, drift: DriftSettings) -> Tra
     cuts += _of_segments(len(segments))  # last, as those before: older checkpoints have evidence of the first ones
     n, x = _counts(cuts, known)
     once = np.array([cut == _others(len(segments)) for cut in cuts]) * list(baseline.segments.values()).count(1)
-    share, (_, high) = x / np.maximum(n, 1), clopper_pearson(x + once, n, DELTA / max(len(cuts), 1))
-    p, most = high * drift.tolerance, np.full(len(cuts), HIGHEST_TESTED)
-    falls = [k for k, cut in enumerate(cuts) if cut.of == SEGMENT and not cut.inside]
-    p[falls] = np.minimum(p[falls], 1 - (1 - high[falls]) / drift.tolerance)  # the segment's share by that ratio, too
-    most[falls] = 1 - 1 / drift.sla_requests  # rarer ones would take too long to tell
-    armed = np.flatnonzero(p < most)
-    own = tuple(cuts[k] for k in armed)
-    return TrafficTests(own, segments, share[armed], p[armed], len(own) / drift.false_alarms_per_week)
+    p, highest = _boundary(cuts, n, x + once, drift)
+    armed = np.flatnonzero(p < highest)
+    own, share = tuple(cuts[k] for k in armed), x[armed] / n[armed]
+    return TrafficTests(own, segments, share, p[armed], len(own) / drift.false_alarms_per_week)
+
+
+def _boundary(cuts: Sequence[Cut], n: Floats, x: Floats, drift: DriftSettings) -> tuple[Floats, Floats]:
+    """Of each cut the largest share that the null allows, [K], and the one from which on there is no test of it, [K].
+
+    A segment that falls need not make all others together rise by the tolerance: its own share may not fall by it.
+    """
+    _, high = clopper_pearson(x, n, DELTA / max(len(cuts), 1))
+    p, highest = high * drift.tolerance, np.full(len(cuts), HIGHEST_TESTED)
+    falls = np.array([cut.of == SEGMENT and not cut.inside for cut in cuts], bool)
+    p[falls] = np.minimum(p, 1 - (1 - high) / drift.tolerance)[falls]
+    highest[falls] = 1 - 1 / drift.sla_requests  # rarer ones would take too long to tell
+    return p, highest
 
 
 def _at_quantiles(of: str, requests: NDArray[np.int64]) -> list[Cut]:
