@@ -42,7 +42,7 @@ def test_an_operator_acks_silences_resolves_relearns_and_rolls_back(command: Com
     command.ok("baseline", "build", "--sae", "sae", "--from", "baseline.safetensors", *SITE, "--reason", "first")
     with command.process("run", "--sae", "sae"):
         produce(command, "null", NULL, seed=2)
-        command.wait_for(lambda s: s["lanes"] and s["lanes"][0]["coverage"]["requests_counted"] == NULL)
+        command.wait_for(lambda s: s["lanes"][0]["coverage"]["requests_counted"] == NULL)
         produce(command, "shift", 150, seed=3, shift=0.7)
         lane = command.wait_for_state("critical")["lanes"][0]
         command.wait_for(lambda s: s["lanes"][0]["coverage"]["requests_counted"] == NULL + 150)

@@ -44,7 +44,7 @@ def test_the_stream_decides_as_the_backtest_does(command: CommandLine, files: Pa
     command.ok("baseline", "build", "--sae", files / "sae", "--from", files / "baseline.safetensors", *SITE)
     with command.process("run", "--sae", files / "sae"):
         command.ok("produce", "--from", files / "null.safetensors", *SITE)
-        status = command.wait_for(lambda s: s["lanes"] and s["lanes"][0]["coverage"]["requests_counted"] == NULL)
+        status = command.wait_for(lambda s: s["lanes"][0]["coverage"]["requests_counted"] == NULL)
         assert status["state"] == "ok"
         command.ok("produce", "--from", files / "shift.safetensors", *SITE)
         command.wait_for(lambda s: s["lanes"][0]["coverage"]["requests_counted"] == NULL + SHIFTED)

@@ -97,11 +97,11 @@ class CommandLine:
         return self.wait_for(lambda status: status["state"] in states, timeout_s)
 
     def wait_for(self, holds: Any, timeout_s: float = 60.0) -> Any:
-        """The status once a condition on it holds."""
+        """The status once a condition on it holds; it may expire while the machine is busy, and then says nothing."""
         deadline_s = time.monotonic() + timeout_s
         while time.monotonic() < deadline_s:
             status = self.status()
-            if holds(status):
+            if status["lanes"] and holds(status):
                 return status
             time.sleep(0.3)
         raise AssertionError(f"not reached within {timeout_s} s; the last status was {status}")
