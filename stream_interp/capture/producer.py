@@ -191,6 +191,11 @@ def _kafka_transport(kafka: KafkaSettings, max_message_bytes: int) -> Transport:
     return TopicProducer(kafka, TOPIC, max_message_bytes)
 
 
+def _texts(given: Sequence[str] | None, n: int) -> list[str]:
+    """[n]; None is as empty as for `instrument`, not a name."""
+    return [""] * n if given is None else ["" if name is None else str(name) for name in given]
+
+
 _alive: weakref.WeakSet[SnapshotProducer] = weakref.WeakSet()
 
 
@@ -200,8 +205,3 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-def _texts(given: Sequence[str] | None, n: int) -> list[str]:
-    """[n]; None is as empty as for `instrument`, not a name."""
-    return [""] * n if given is None else ["" if name is None else str(name) for name in given]

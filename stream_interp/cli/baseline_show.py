@@ -20,6 +20,8 @@ from stream_interp.records.arrays import Arrays
 from stream_interp.records.control import BaselineHeader, Sight, Versioned, read_baseline
 from stream_interp.records.envelope import rfc3339
 
+SEGMENTS_LISTED = 8
+
 
 def show(
     lane: Annotated[str, typer.Argument(help="Its id, the beginning of it, or its model; see `baseline list`.")],
@@ -80,14 +82,11 @@ def _requests(header: BaselineHeader) -> str:
     )
 
 
-LISTED = 8  # segments
-
-
 def _segments(requests: dict[str, int]) -> str | None:
     """The largest first; None where no request names one."""
     largest = sorted(requests.items(), key=lambda item: -item[1])
-    named = ", ".join(f'"{cut(name)}" {n:,}' for name, n in largest[:LISTED])
-    return f"{named} and {len(largest) - LISTED} more" if len(largest) > LISTED else named or None
+    named = ", ".join(f'"{cut(name)}" {n:,}' for name, n in largest[:SEGMENTS_LISTED])
+    return f"{named} and {len(largest) - SEGMENTS_LISTED} more" if len(largest) > SEGMENTS_LISTED else named or None
 
 
 def _windows(header: BaselineHeader) -> str | None:

@@ -184,28 +184,24 @@ def test_what_cannot_be_encoded_is_counted_never_raised(acts, request_id, messag
     assert producer.counts.delivered == 1
 
 
-def test_group_keys_of_a_batch_are_one_for_each_request():
+@pytest.mark.parametrize(
+    ("one", "several", "header", "refused", "why"),
+    [
+        ("group_key", "group_keys", "ce_groupkey", "a\nsession", "group_key is str of 9 characters"),
+        ("segment", "segments", "ce_segment", "*",
+         "segment of 1 characters; expected ≤ 64 printable characters, and not *"),
+    ],
+)  # fmt: skip
+def test_what_requests_of_a_batch_belong_to_is_one_name_for_each(one, several, header, refused, why):
     transport = FakeTransport()
     with make(transport) as producer:
-        producer.send_batch("h", ["a", "b"], {"acts": np.stack([ACTS, ACTS])}, group_keys=["s1", ""])
-        producer.send_batch("h", ["c"], {"acts": ACTS[None]}, group_keys=["s1", "s2"])
-        producer.send("h", "d", ACTS, group_key="a\nsession")
-    assert [got.group_key for got in transport.snapshots()] == ["s1", ""]
-    assert "ce_groupkey" not in dict(transport.records[1].headers)
+        producer.send_batch("h", ["a", "b"], {"acts": np.stack([ACTS, ACTS])}, **{several: ["s1", ""]})
+        producer.send_batch("h", ["c"], {"acts": ACTS[None]}, **{several: ["s1", "s2"]})
+        producer.send("h", "d", ACTS, **{one: refused})
+    assert [getattr(got, one) for got in transport.snapshots()] == ["s1", ""]
+    assert header not in dict(transport.records[1].headers)
     assert producer.counts.dropped == {"encode_error": 2}
-    assert "group_key is str of 9 characters" in producer.counts.last_error
-
-
-def test_segments_of_a_batch_are_one_for_each_request():
-    transport = FakeTransport()
-    with make(transport) as producer:
-        producer.send_batch("h", ["a", "b"], {"acts": np.stack([ACTS, ACTS])}, segments=["cards", ""])
-        producer.send_batch("h", ["c"], {"acts": ACTS[None]}, segments=["cards", "loans"])
-        producer.send("h", "d", ACTS, segment="*")
-    assert [got.segment for got in transport.snapshots()] == ["cards", ""]
-    assert "ce_segment" not in dict(transport.records[1].headers)
-    assert producer.counts.dropped == {"encode_error": 2}
-    assert "segment of 1 characters; expected ≤ 64 printable characters, and not *" in producer.counts.last_error
+    assert why in producer.counts.last_error
 
 
 def test_none_is_no_group_and_no_segment():

@@ -154,3 +154,16 @@ def test_a_doubtful_baseline_is_marked_and_one_of_before_says_nothing():
 
 def test_the_rare_features_are_those_with_fewer_firings_than_are_tested_both_ways():
     assert rare_features({"requests_fired": np.array([0, 9, 10, 500])}) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("segments", "shown"),
+    [
+        ({}, None),
+        ({"cards": 5, "lo\x1b[31mans": 1_200}, '"lo\ufffd[31mans" 1,200, "cards" 5'),
+        ({f"s{k}": 20 - k for k in range(10)}, ", ".join(f'"s{k}" {20 - k}' for k in range(8)) + " and 2 more"),
+    ],
+)
+def test_segments_are_shown_the_largest_first(segments, shown):
+    header = structs.replace(read_baseline(BASELINE)[0], segments=segments)
+    assert dict(rows(BASELINE, header))["segments"] == shown
